@@ -1,0 +1,59 @@
+"""What a bundled task is: a document, a generator, and splits that share no document."""
+
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TypeVar
+
+T = TypeVar("T")
+
+SPLITS = ("select", "confirm", "calibrate")
+SPLIT_SIZE = 1000
+
+
+@dataclass(frozen=True)
+class Document:
+    """One multiple-choice question.
+
+    `text` is the prompt, `choices` the continuations (each is scored after one space),
+    `gold` the index of the right one.
+    """
+
+    text: str
+    choices: tuple[str, ...]
+    gold: int
+
+
+@dataclass(frozen=True)
+class Task:
+    """A bundled task: `name`, what it asks, and how one document is drawn."""
+
+    name: str
+    summary: str
+    document: Callable[[random.Random], Document]
+
+
+def pick(rng: random.Random, options: Sequence[T]) -> T:
+    """Draw one option uniformly.
+
+    Uses `random()` alone: it is the only draw whose sequence Python promises to keep for a
+    seed across versions, and the splits must stay the same documents everywhere.
+    """
+    return options[int(rng.random() * len(options))]
+
+
+@lru_cache(maxsize=None)
+def documents(task: Task, split: str) -> tuple[Document, ...]:
+    """The 1,000 documents of one split: `select`, `confirm` or `calibrate`.
+
+    One seeded stream of documents with distinct texts is cut into the splits, so no text
+    occurs twice, within a split or across them.
+    """
+    start = SPLITS.index(split) * SPLIT_SIZE
+    rng = random.Random(f"surgeon/{task.name}")
+    seen: dict[str, Document] = {}
+    while len(seen) < start + SPLIT_SIZE:
+        document = task.document(rng)
+        seen.setdefault(document.text, document)
+    return tuple(seen.values())[start:]

@@ -1,0 +1,71 @@
+"""The import rules of the package, read from its syntax trees."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+import surgeon
+
+ROOT = Path(surgeon.__file__).parent
+
+RANK = {
+    "version": 0, "errors": 0, "record": 0, "block": 0, "plan": 0,
+    "checkpoint": 1, "stats": 1, "paired": 1,
+    "score": 2, "models": 2,
+    "probe": 3, "evals": 3, "sweep": 3, "circuits": 3,
+    "report": 4, "hub": 4,
+    "recipe": 5, "runs": 5, "pipeline": 5,
+    "cli": 6,
+}  # fmt: skip
+
+NO_TORCH = {"version", "errors", "record", "block", "plan", "checkpoint", "stats", "paired", "score"}
+
+ONLY = {
+    "lm_eval": {"evals/harness.py"},
+    "huggingface_hub": {"hub.py", "report/card.py"},
+    "matplotlib": {"report/plots.py"},
+}
+
+
+def modules():
+    return sorted(p for p in ROOT.rglob("*.py") if "_recipes" not in p.parts)
+
+
+def imports(path):
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            yield node.module or ""
+
+
+def stage(path):
+    return path.relative_to(ROOT).parts[0].removesuffix(".py")
+
+
+@pytest.mark.parametrize("path", modules(), ids=lambda p: str(p.relative_to(ROOT)))
+def test_imports_point_down(path):
+    own = stage(path)
+    if own in ("__init__", "__main__"):
+        return
+    for name in imports(path):
+        parts = name.split(".")
+        if parts[0] != "surgeon":
+            continue
+        other = parts[1] if len(parts) > 1 else "version"
+        assert other == own or RANK[other] < RANK[own] or RANK[own] == RANK[other] == 0 or (
+            RANK[other] == RANK[own] == 5
+        ), f"{own} (rank {RANK[own]}) imports {name} (rank {RANK[other]})"
+
+
+@pytest.mark.parametrize("path", modules(), ids=lambda p: str(p.relative_to(ROOT)))
+def test_heavy_imports_stay_where_they_belong(path):
+    relative = path.relative_to(ROOT).as_posix()
+    roots = {name.split(".")[0] for name in imports(path)}
+    if stage(path) in NO_TORCH:
+        assert not roots & {"torch", "transformers", "lm_eval"}
+    for package, homes in ONLY.items():
+        if package in roots:
+            assert relative in homes, f"{relative} imports {package}"
