@@ -13,13 +13,23 @@ RANK = {
     "version": 0, "errors": 0, "record": 0, "block": 0, "plan": 0,
     "checkpoint": 1, "stats": 1, "paired": 1,
     "score": 2, "models": 2,
-    "probe": 3, "evals": 3, "sweep": 3, "circuits": 3,
+    "verify": 3, "probe": 3, "evals": 3, "sweep": 3, "circuits": 3,
     "report": 4, "hub": 4,
     "recipe": 5, "runs": 5, "pipeline": 5,
     "cli": 6,
 }  # fmt: skip
 
-NO_TORCH = {"version", "errors", "record", "block", "plan", "checkpoint", "stats", "paired", "score"}
+NO_TORCH = {
+    "version",
+    "errors",
+    "record",
+    "block",
+    "plan",
+    "checkpoint",
+    "stats",
+    "paired",
+    "score",
+}
 
 ONLY = {
     "lm_eval": {"evals/harness.py"},
@@ -55,8 +65,11 @@ def test_imports_point_down(path):
         if parts[0] != "surgeon":
             continue
         other = parts[1] if len(parts) > 1 else "version"
-        assert other == own or RANK[other] < RANK[own] or RANK[own] == RANK[other] == 0 or (
-            RANK[other] == RANK[own] == 5
+        assert (
+            other == own
+            or RANK[other] < RANK[own]
+            or RANK[own] == RANK[other] == 0
+            or (RANK[other] == RANK[own] == 5)
         ), f"{own} (rank {RANK[own]}) imports {name} (rank {RANK[other]})"
 
 
