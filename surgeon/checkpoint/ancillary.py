@@ -37,7 +37,8 @@ def judge(folder: Path, config: dict[str, Any], weights: set[str]) -> Ancillary:
         weights: names of the safetensors files, which are rewritten.
     """
     code = _local_code(config)
-    carried, left = [], []
+    carried: list[str] = []
+    left: list[str] = []
     for path in sorted(folder.iterdir()):
         name = path.name
         if name in _WRITTEN or name in weights:

@@ -160,9 +160,9 @@ def _file(name: str, copies: list[_Copy], source: Header, clone: bool) -> Output
         placed.append(Placed(entry, copy.source, copy.file))
         at = entry.stop
     metadata = {"format": "pt", **source.metadata}
-    residue = (source.payload + placed[0].source.start) % 4096
+    place = (source.payload + placed[0].source.start) % 4096
     # A header whose length is no multiple of 8 would misalign every tensor behind it.
-    residue = residue if clone and residue % 8 == 0 else None
+    residue = place if clone and place % 8 == 0 else None
     header = encode_header([item.entry for item in placed], metadata, residue=residue)
     return OutputFile(name, header, tuple(placed), _segments(placed, source, len(header)))
 

@@ -119,5 +119,5 @@ def read_manifest(folder: Path) -> Manifest | None:
 
 
 def encode_json(value: Any) -> bytes:
-    """JSON as model folders have it: indented by two, `Infinity` allowed, one newline at the end."""
+    """JSON as model folders have it: indented by two, `Infinity` allowed."""
     return (json.dumps(value, indent=2, ensure_ascii=False, allow_nan=True) + "\n").encode()

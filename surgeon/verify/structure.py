@@ -71,7 +71,7 @@ def build(config: dict[str, Any], what: str) -> PreTrainedModel:
     Raises:
         UnsupportedModel: transformers cannot build it without code from the repository.
     """
-    transformers_logging.set_verbosity_error()
+    transformers_logging.set_verbosity_error()  # type: ignore[no-untyped-call]
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "config.json").write_text(json.dumps(_plain_weights(config)))
         try:
@@ -102,7 +102,8 @@ def _instantiate(config: Any) -> PreTrainedModel:
     if isinstance(named, type) and issubclass(named, PreTrainedModel):
         config._attn_implementation = "eager"
         return named(config)
-    model = AutoModelForCausalLM.from_config(config, attn_implementation="eager")
+    automatic: Any = AutoModelForCausalLM
+    model = automatic.from_config(config, attn_implementation="eager")
     assert isinstance(model, PreTrainedModel)
     return model
 

@@ -59,13 +59,13 @@ def test_threshold_itself_is_refused(tmp_path):
 
 
 def test_missing_folder(tmp_path):
-    with pytest.raises(SurgeonError, match="no model folder at `.*/nowhere`") as caught:
+    with pytest.raises(SurgeonError, match=r"no model folder at `.*/nowhere`") as caught:
         Checkpoint.open(tmp_path / "nowhere")
     assert caught.value.exit_code == 1
 
 
 def test_not_a_model(tmp_path):
-    with pytest.raises(SurgeonError, match="not a model folder: it has no config.json"):
+    with pytest.raises(SurgeonError, match=r"not a model folder: it has no config\.json"):
         Checkpoint.open(tmp_path)
 
 
