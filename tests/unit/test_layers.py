@@ -14,7 +14,7 @@ RANK = {
     "checkpoint": 1, "stats": 1, "paired": 1,
     "score": 2, "models": 2,
     "probe": 3, "evals": 3, "sweep": 3, "circuits": 3,
-    "report": 4, "hub": 4,
+    "report": 4, "hub": 4, "selection": 4,
     "recipe": 5, "runs": 5, "pipeline": 5,
     "cli": 6,
 }  # fmt: skip
