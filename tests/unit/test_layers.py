@@ -20,7 +20,8 @@ RANK = {
 }  # fmt: skip
 
 NO_TORCH = {
-    "version", "errors", "record", "block", "plan", "checkpoint", "stats", "paired", "score", "tasks",
+    "version", "errors", "record", "block", "plan",
+    "checkpoint", "stats", "paired", "score", "tasks",
 }  # fmt: skip
 
 ONLY = {
