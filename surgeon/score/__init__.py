@@ -1,0 +1,15 @@
+"""Scores: evidence of a probe -> ranked blocks. One scorer a file; numpy only."""
+
+from surgeon.score.base import BlockScore, Evidence, Ranking, Scorer, Unranked
+from surgeon.score.registry import SCORERS, get_scorer, rank
+
+__all__ = [
+    "SCORERS",
+    "BlockScore",
+    "Evidence",
+    "Ranking",
+    "Scorer",
+    "Unranked",
+    "get_scorer",
+    "rank",
+]
