@@ -12,14 +12,16 @@ ROOT = Path(surgeon.__file__).parent
 RANK = {
     "version": 0, "errors": 0, "record": 0, "block": 0, "plan": 0,
     "checkpoint": 1, "stats": 1, "paired": 1,
-    "score": 2, "models": 2,
+    "score": 2, "models": 2, "tasks": 2,
     "probe": 3, "evals": 3, "sweep": 3, "circuits": 3,
-    "report": 4, "hub": 4,
+    "report": 4, "hub": 4, "selection": 4,
     "recipe": 5, "runs": 5, "pipeline": 5,
     "cli": 6,
 }  # fmt: skip
 
-NO_TORCH = {"version", "errors", "record", "block", "plan", "checkpoint", "stats", "paired", "score"}
+NO_TORCH = {
+    "version", "errors", "record", "block", "plan", "checkpoint", "stats", "paired", "score", "tasks",
+}  # fmt: skip
 
 ONLY = {
     "lm_eval": {"evals/harness.py"},

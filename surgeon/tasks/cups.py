@@ -14,7 +14,7 @@ colour, which is what a layer block that runs twice can be made to supply.
 import random
 from collections.abc import Sequence
 
-from surgeon.evals.tasks.documents import Document, pick
+from surgeon.tasks.documents import Document, pick
 
 CUPS = "abcdefghij"
 
