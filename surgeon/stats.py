@@ -27,7 +27,7 @@ from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import model_validator
+from pydantic import Field, model_validator
 
 from surgeon.block import Block
 from surgeon.errors import UsageError
@@ -70,7 +70,7 @@ class LayerStats(Record):
     prompts: int
     tokens: int
     values: dict[str, tuple[Measured, ...]]
-    missing: dict[str, str] = {}
+    missing: dict[str, str] = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _whole(self) -> "LayerStats":
@@ -181,7 +181,7 @@ def cosine(a: Floats, b: Floats) -> Floats:
 
 
 def effective_rank(rows: Floats) -> float:
-    """exp of the entropy of the normalised singular values (Roy and Vetterli, 2007).
+    """Exponential of the entropy of the normalised singular values (Roy and Vetterli, 2007).
 
     Returns:
         NaN for fewer than `MIN_RANK_PROMPTS` rows; 1.0 for rows that are all zero, the

@@ -1,9 +1,10 @@
 """Scores: evidence of a probe -> ranked blocks. One scorer a file; numpy only."""
 
-from surgeon.score.base import BlockScore, Evidence, Ranking, Scorer, Unranked
+from surgeon.score.base import CIRCUITPROBE, BlockScore, Evidence, Ranking, Scorer, Unranked
 from surgeon.score.registry import SCORERS, get_scorer, rank
 
 __all__ = [
+    "CIRCUITPROBE",
     "SCORERS",
     "BlockScore",
     "Evidence",

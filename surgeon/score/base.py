@@ -7,6 +7,7 @@ the others are listed with the reason. The reference program instead counts a mi
 as 0, so that blocks near the ends compete on fewer terms; `compat="circuitprobe"` does that.
 """
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
@@ -151,6 +152,7 @@ def rank_with(
     for block, terms in zip(blocks, scorer.terms(evidence, blocks), strict=True):
         defined = {name: term for name, term in terms.items() if not isinstance(term, str)}
         reasons = [term for term in terms.values() if isinstance(term, str)]
+        reasons += [f"{n} is not a number" for n, term in defined.items() if math.isnan(term)]
         if reasons and not compat:
             unranked.append(Unranked(block=block, reason="; ".join(dict.fromkeys(reasons))))
         else:
@@ -209,16 +211,12 @@ def candidate_blocks(depth: int, sizes: Sequence[int]) -> list[Block]:
 
 def _entry(block: Block, terms: dict[str, float], depth: int) -> BlockScore:
     share = (block.start + block.stop) / (2 * depth)
-    return BlockScore(
-        block=block, score=float(sum(terms.values())), terms=terms, depth_share=share
-    )
+    return BlockScore(block=block, score=float(sum(terms.values())), terms=terms, depth_share=share)
 
 
 def zscore(values: Floats, block: Block) -> float:
     """(mean over the block - mean over all) / (population standard deviation + 1e-10)."""
-    return float(
-        (values[block.start : block.stop].mean() - values.mean()) / (values.std() + 1e-10)
-    )
+    return float((values[block.start : block.stop].mean() - values.mean()) / (values.std() + 1e-10))
 
 
 def zscore_term(stats: LayerStats, name: str, block: Block, weight: float = 1.0) -> float | str:
