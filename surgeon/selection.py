@@ -33,7 +33,10 @@ class Tried(Record):
 
 
 class Selection(Record):
-    """What was measured, and the block that won, if any did."""
+    """What was measured, and the block that won, if any did.
+
+    The intervals of `tried` hold together for all `budget` blocks that may be measured.
+    """
 
     SCHEMA = "surgeon.select/1"
 
@@ -45,6 +48,11 @@ class Selection(Record):
     winner: Block | None
     origin: str | None
     reason: str
+
+    @property
+    def best(self) -> Tried | None:
+        """The measured block with the largest gain, whether it won or not."""
+        return _best(self.tried) if self.tried else None
 
 
 def propose(rankings: Sequence[Ranking], candidates: Mapping[str, int]) -> list[Proposal]:
