@@ -4,7 +4,7 @@
     python scripts/train_demo.py control OUT
 
 Both are the same 12-layer Llama (width 128, 2 M parameters) and learn the cup game of
-`surgeon/evals/tasks/cups.py` from fresh random chains, 256 a step, with a curriculum that
+`surgeon/tasks/cups.py` from fresh random chains, 256 a step, with a curriculum that
 lengthens the chains from one shuffle to eight.
 
 - planted: half of the steps run the plain stack on chains of at most 3 shuffles, half run
@@ -27,7 +27,7 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from surgeon.evals.tasks.cups import CUPS, MAX_STEPS, SHUFFLES, prompt
+from surgeon.tasks.cups import CUPS, MAX_STEPS, SHUFFLES, prompt
 
 LAYERS, BLOCK = 12, (4, 8)
 BATCH = 256

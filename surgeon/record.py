@@ -9,7 +9,14 @@ import json
 import math
 from typing import Annotated, Any, ClassVar, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, PlainSerializer, ValidationError
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    PlainSerializer,
+    ValidationError,
+    WithJsonSchema,
+)
 
 from surgeon.errors import UsageError
 
@@ -17,6 +24,7 @@ Measured = Annotated[
     float,
     BeforeValidator(lambda value: math.nan if value is None else value),
     PlainSerializer(lambda value: value if math.isfinite(value) else None, when_used="json"),
+    WithJsonSchema({"type": ["number", "null"]}),
 ]
 """A float that may be missing: NaN in memory, `null` in JSON."""
 
@@ -52,7 +60,7 @@ class Record(BaseModel):
             if tag != cls.SCHEMA:
                 raise UsageError(f"schema is `{tag}`, expected `{cls.SCHEMA}`")
         try:
-            return cls.model_validate(body)
+            return cls.model_validate_json(json.dumps(body))
         except ValidationError as error:
             first = error.errors()[0]
             where = ".".join(str(part) for part in first["loc"])

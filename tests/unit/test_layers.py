@@ -14,7 +14,7 @@ RANK = {
     "checkpoint": 1, "stats": 1, "paired": 1,
     "score": 2, "models": 2, "tasks": 2,
     "recipe": 2,
-    "verify": 3, "probe": 3, "evals": 3, "verify": 3, "sweep": 3, "circuits": 3, "hub": 3, "selection": 3,
+    "probe": 3, "evals": 3, "verify": 3, "sweep": 3, "circuits": 3, "hub": 3, "selection": 3,
     "outcome": 4,
     "report": 5, "runs": 5,
     "pipeline": 6,

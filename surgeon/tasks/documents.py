@@ -3,8 +3,10 @@
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache
 from typing import TypeVar
+
+from surgeon.errors import UnknownName
 
 T = TypeVar("T")
 
@@ -43,13 +45,28 @@ def pick(rng: random.Random, options: Sequence[T]) -> T:
     return options[int(rng.random() * len(options))]
 
 
-@lru_cache(maxsize=None)
+def shuffled(rng: random.Random, options: Sequence[T]) -> list[T]:
+    """The options in a uniformly drawn order, from `random()` alone (see `pick`)."""
+    return sorted(options, key=lambda _: rng.random())
+
+
+def chance_level(documents: Sequence[Document]) -> float:
+    """Expected accuracy of guessing: the mean of one over the number of choices."""
+    return sum(1 / len(document.choices) for document in documents) / len(documents)
+
+
+@cache
 def documents(task: Task, split: str) -> tuple[Document, ...]:
     """The 1,000 documents of one split: `select`, `confirm` or `calibrate`.
 
     One seeded stream of documents with distinct texts is cut into the splits, so no text
     occurs twice, within a split or across them.
+
+    Raises:
+        UnknownName: no such split.
     """
+    if split not in SPLITS:
+        raise UnknownName("split", split, SPLITS)
     start = SPLITS.index(split) * SPLIT_SIZE
     rng = random.Random(f"surgeon/{task.name}")
     seen: dict[str, Document] = {}

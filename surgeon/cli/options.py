@@ -1,0 +1,29 @@
+"""Options and arguments that several commands share, spelled the same everywhere."""
+
+from typing import Annotated
+
+import typer
+
+ModelArgument = Annotated[
+    str,
+    typer.Argument(
+        metavar="MODEL",
+        help="A folder, owner/name[@revision] on the Hub, or demo:planted / demo:control.",
+        show_default=False,
+    ),
+]
+
+Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:N.")]
+Dtype = Annotated[str, typer.Option("--dtype", help="auto, float32, bfloat16 or float16.")]
+Seed = Annotated[int, typer.Option("--seed", help="Seed of every random choice.")]
+Force = Annotated[bool, typer.Option("--force", "-f", help="Replace an existing output.")]
+DryRun = Annotated[
+    bool, typer.Option("--dry-run", "-n", help="Say what would be done; touch nothing.")
+]
+Offline = Annotated[bool, typer.Option("--offline", help="Never use the network.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print only the identifier.")]
+Verbose = Annotated[
+    bool, typer.Option("--verbose", "-v", help="Also say what is done and why, on stderr.")
+]
+NoProgress = Annotated[bool, typer.Option("--no-progress", help="Show no progress.")]

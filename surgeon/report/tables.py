@@ -1,0 +1,90 @@
+"""Records as text: tables for a terminal, and the sentences they hold.
+
+Builds rich objects and prints nothing.
+"""
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from surgeon.outcome import Outcome
+from surgeon.paired import Verdict
+from surgeon.selection import Selection
+
+STYLE = {
+    "improved": "bold green",
+    "worse": "bold red",
+    "equivalent": "bold",
+    "undecided": "bold yellow",
+    "no winner": "bold yellow",
+}
+
+
+def plain_table(*columns: str, numbers: tuple[str, ...] = ()) -> Table:
+    """An aligned table without a frame; columns named in `numbers` are set right."""
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
+    for column in columns:
+        table.add_column(column, justify="right" if column in numbers else "left")
+    return table
+
+
+def verdict_line(verdict: Verdict) -> str:
+    """A verdict's numbers in one line: scores, difference, interval, counts."""
+    low, high = verdict.interval
+    return (
+        f"{verdict.base:.3f} -> {verdict.candidate:.3f} "
+        f"({verdict.difference:+.3f}, {verdict.level:.0%} interval {low:+.3f} to {high:+.3f}; "
+        f"n {verdict.n}, {verdict.wins} won, {verdict.losses} lost, {verdict.ties} tied)"
+    )
+
+
+def selection_table(selection: Selection) -> Table:
+    """Every measured block, best first."""
+    table = plain_table(
+        "block", "proposed by", "score", "change", "interval", "won", "lost",
+        numbers=("score", "change", "won", "lost"),
+    )  # fmt: skip
+    for entry in sorted(selection.tried, key=lambda e: -e.verdict.difference):
+        low, high = entry.verdict.interval
+        table.add_row(
+            str(entry.block),
+            entry.origin,
+            f"{entry.verdict.candidate:.3f}",
+            f"{entry.verdict.difference:+.3f}",
+            f"{low:+.3f} to {high:+.3f}",
+            str(entry.verdict.wins),
+            str(entry.verdict.losses),
+            style="bold" if entry.block == selection.winner else None,
+        )
+    return table
+
+
+def outcome_table(outcome: Outcome) -> RenderableType:
+    """A run's summary: its stages, the measured blocks, and the conclusion."""
+    stages = plain_table("stage", "seconds", "what and why", numbers=("seconds",))
+    for stage in outcome.stages:
+        seconds = "kept" if stage.reused else f"{stage.seconds:.1f}"
+        stages.add_row(stage.name, seconds, stage.text)
+    parts: list[RenderableType] = [stages, ""]
+    if outcome.selection.tried:
+        title = (
+            f"measured on {outcome.selection.n} documents of {outcome.selection.task}, "
+            f"split select; base {outcome.selection.base:.3f}"
+        )
+        parts += [Text(title, style="dim"), selection_table(outcome.selection), ""]
+    parts.append(conclusion(outcome))
+    if outcome.model is not None:
+        parts.append(Text(f"model    {outcome.model}"))
+    parts.append(Text(f"records  {outcome.folder}"))
+    return Group(*parts)
+
+
+def conclusion(outcome: Outcome) -> Text:
+    """The last word of a run, with its numbers."""
+    text = Text("verdict  ")
+    text.append(outcome.conclusion, style=STYLE[outcome.conclusion])
+    if outcome.verdict is not None:
+        text.append(f"  {verdict_line(outcome.verdict)}")
+    else:
+        text.append(f"  {outcome.selection.reason}; no model was saved")
+    return text
