@@ -18,6 +18,7 @@ if TYPE_CHECKING:  # `duplicate` shows a table and must not load torch for it
     from surgeon.paired import Verdict
     from surgeon.probe.engine import ProbeResult
     from surgeon.selection import Selection
+    from surgeon.verify import Verification
 
 STYLE = {
     "improved": "bold green",
@@ -140,4 +141,13 @@ def manifest_table(manifest: "Manifest", out: Path, dry_run: bool) -> Renderable
         table.add_row("left out", ", ".join(manifest.left))
     for check in manifest.checks:
         table.add_row("checked", check)
+    return table
+
+
+def verification_table(found: "Verification") -> RenderableType:
+    """Each check, its state and what was compared."""
+    table = plain_table("check", "state", "detail")
+    style = {"passed": "green", "failed": "bold red", "not measured": "yellow"}
+    for check in found.checks:
+        table.add_row(check.name, f"[{style[check.state]}]{check.state}[/]", check.detail)
     return table
