@@ -104,7 +104,9 @@ class Staging:
             else:
                 disk.rename(self.path, self.out)
         except OSError as error:
-            raise SurgeonError(f"cannot publish `{self.out}`: {error.strerror}; nothing was published") from error
+            raise SurgeonError(
+                f"cannot publish `{self.out}`: {error.strerror}; nothing was published"
+            ) from error
         try:
             disk.sync_folder(self.out.parent)
             for old in (self.path, self._aside):

@@ -21,9 +21,9 @@ from surgeon.plan import LayerPlan
 
 PLAN = LayerPlan.duplicate(4, Block(1, 3))
 CALLS = (
-    "create allocate write copy_range sync sync_folder link make_folder rename exchange "
-    "remove_file remove_tree"
-).split()
+    "create", "allocate", "write", "copy_range", "sync", "sync_folder", "link", "make_folder",
+    "rename", "exchange", "remove_file", "remove_tree",
+)  # fmt: skip
 
 
 def agree(before, after, plan):
