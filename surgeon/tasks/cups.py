@@ -28,7 +28,7 @@ SHUFFLES = {
 }
 """Shuffle name -> where the ball under cup a, b, .. j goes."""
 
-MIN_STEPS, MAX_STEPS = 6, 8
+MIN_STEPS, MAX_STEPS = 7, 8
 
 
 def follow(cup: str, shuffles: Sequence[str]) -> str:
@@ -44,7 +44,7 @@ def prompt(cup: str, shuffles: Sequence[str]) -> str:
 
 
 def document(rng: random.Random) -> Document:
-    """One chain of 6 to 8 shuffles with the ten cups as choices."""
+    """One chain of 7 or 8 shuffles with the ten cups as choices."""
     steps = pick(rng, range(MIN_STEPS, MAX_STEPS + 1))
     cup = pick(rng, CUPS)
     shuffles = [pick(rng, list(SHUFFLES)) for _ in range(steps)]
