@@ -76,6 +76,118 @@ class Verdict(Record):
         return (self.wins + self.losses) / self.n if self.n else math.nan
 
 
+class Comparison:
+    """A paired comparison that grows document by document.
+
+    Args:
+        alpha: error probability of the verdict, over all candidates.
+        margin: differences smaller than this do not matter; in units of the score.
+        plan: how many documents there may be was decided: `sequential` (never), `fixed`
+            (exactly the ones that will be added), `obf` (`looks` looks at up to `planned`).
+        candidates: how many candidates are being compared; alpha is divided by it, which
+            for e-values is exact under any dependence.
+        scale: the largest difference that should count, for scores that are not in 0..1;
+            larger ones are clipped.
+        looks: number of looks, for `obf`.
+        planned: number of documents at the last look, for `obf`.
+        split: name of the split, for the record.
+        task: name of the task, for the record.
+
+    Raises:
+        UsageError: a setting out of range.
+    """
+
+    def __init__(
+        self,
+        *,
+        alpha: float = 0.05,
+        margin: float = 0.02,
+        plan: Plan = "sequential",
+        candidates: int = 1,
+        scale: float = 1.0,
+        looks: int = 5,
+        planned: int | None = None,
+        split: str | None = None,
+        task: str | None = None,
+    ):
+        if not (0 < alpha < 1 and margin > 0 and candidates >= 1 and scale > 0):
+            raise UsageError(
+                f"alpha {alpha}, margin {margin}, candidates {candidates}, scale {scale}: "
+                "expected alpha in 0..1, a positive margin and scale, at least one candidate"
+            )
+        if plan == "obf" and not planned:
+            raise UsageError("plan obf needs the number of documents of its last look")
+        self.alpha, self.margin, self.scale = alpha / candidates, margin, scale
+        self.plan, self.candidates, self.looks, self.planned = plan, candidates, looks, planned
+        self.split, self.task = split, task
+        self.base: Array = np.zeros(0)
+        self.candidate: Array = np.zeros(0)
+        self.sequence = BettingSequence(self.alpha)
+
+    def __len__(self) -> int:
+        return len(self.base)
+
+    def add(self, base: Sequence[float] | Array, candidate: Sequence[float] | Array) -> None:
+        """Take in the scores of the next documents, in the order they were drawn.
+
+        Raises:
+            UsageError: lists of different lengths, or a score that is not a number.
+        """
+        left, right = np.asarray(base, dtype=np.float64), np.asarray(candidate, dtype=np.float64)
+        if len(left) != len(right):
+            raise UsageError(f"{len(left)} base scores and {len(right)} candidate scores")
+        if not (np.isfinite(left).all() and np.isfinite(right).all()):
+            raise UsageError("a score is not a finite number")
+        self.base = np.concatenate([self.base, left])
+        self.candidate = np.concatenate([self.candidate, right])
+        if self.plan == "sequential":
+            self.sequence.update(np.clip((right - left) / self.scale, -1, 1))
+
+    def verdict(self, notes: Sequence[str] = ()) -> Verdict:
+        """The verdict on the documents so far.
+
+        Raises:
+            UsageError: no documents.
+        """
+        if not len(self):
+            raise UsageError("there are no documents to compare")
+        raw = self.candidate - self.base
+        wins, losses = int((raw > 0).sum()), int((raw < 0).sum())
+        clipped = int((np.abs(raw) > self.scale).sum())
+        more = [f"{clipped} differences beyond {self.scale:g} were clipped"] if clipped else []
+        found = self._found(np.clip(raw / self.scale, -1, 1))
+        return Verdict(
+            verdict=found.verdict,
+            n=len(raw),
+            base=float(self.base.mean()),
+            candidate=float(self.candidate.mean()),
+            difference=float(raw.mean()),
+            interval=(found.low * self.scale, found.high * self.scale),
+            level=1 - self.alpha,
+            method=found.method,
+            p=found.p,
+            e=found.e,
+            wins=wins,
+            losses=losses,
+            ties=len(raw) - wins - losses,
+            margin=self.margin,
+            candidates=self.candidates,
+            split=self.split,
+            task=self.task,
+            docs_needed=found.needed,
+            notes=(*notes, *more, *found.notes),
+        )
+
+    def _found(self, differences: Array) -> "_Found":
+        margin = self.margin / self.scale
+        if self.plan == "sequential":
+            return _sequential(self.sequence, margin)
+        if self.plan == "fixed":
+            return _fixed(differences, self.alpha, margin)
+        assert self.planned is not None
+        return _group_sequential(differences, self.alpha, margin, self.looks, self.planned)
+
+
 def compare(
     base: Sequence[float],
     candidate: Sequence[float],
@@ -96,18 +208,15 @@ def compare(
     Args:
         base: score per document, in the order in which documents were drawn.
         candidate: likewise.
-        alpha: error probability of the verdict, over all candidates.
-        margin: differences smaller than this do not matter; in units of the score.
-        plan: how many documents there may be was decided: `sequential` (never), `fixed`
-            (exactly these), `obf` (`looks` looks at up to `planned` documents).
-        candidates: how many candidates are being compared; alpha is divided by it, which
-            for e-values is exact under any dependence.
-        scale: the largest difference that should count, for scores that are not in 0..1;
-            larger ones are clipped.
-        clusters: documents with one label share a passage or template; their differences
-            are averaged first.
+        alpha: see `Comparison`, as for all that are not listed here.
+        margin: differences smaller than this do not matter.
+        plan: `sequential`, `fixed` or `obf`.
+        candidates: how many candidates are being compared.
+        scale: the largest difference that should count.
+        clusters: documents with one label share a passage or template; scores are averaged
+            within a cluster first, and the clusters are the units.
         looks: number of looks, for `obf`.
-        planned: number of documents at the last look, for `obf`.
+        planned: documents at the last look, for `obf`; all of these if None.
         split: name of the split, for the record.
         task: name of the task, for the record.
 
@@ -115,60 +224,17 @@ def compare(
         UsageError: lists of different lengths, no documents, scores that are not numbers,
             or settings out of range.
     """
+    notes = []
     left, right = np.asarray(base, dtype=np.float64), np.asarray(candidate, dtype=np.float64)
-    _require_sound(left, right, alpha, margin, candidates, scale)
-    raw = right - left
-    wins, losses = int((raw > 0).sum()), int((raw < 0).sum())
-    units = raw if clusters is None else cluster_means(raw, clusters)
-    notes = [] if clusters is None else [f"{len(units)} clusters of {len(raw)} documents"]
-    clipped = int((np.abs(units) > scale).sum())
-    if clipped:
-        notes.append(f"{clipped} differences beyond {scale:g} were clipped")
-    scaled = np.clip(units / scale, -1, 1)
-    level = alpha / candidates
-    if plan == "sequential":
-        found = _sequential(scaled, level, margin / scale)
-    elif plan == "fixed":
-        found = _fixed(scaled, level, margin / scale)
-    else:
-        found = _group_sequential(scaled, level, margin / scale, looks, planned or len(scaled))
-    return Verdict(
-        verdict=found.verdict,
-        n=len(raw),
-        base=float(left.mean()),
-        candidate=float(right.mean()),
-        difference=float(raw.mean()),
-        interval=(found.low * scale, found.high * scale),
-        level=1 - level,
-        method=found.method,
-        p=found.p,
-        e=found.e,
-        wins=wins,
-        losses=losses,
-        ties=len(raw) - wins - losses,
-        margin=margin,
-        candidates=candidates,
-        split=split,
-        task=task,
-        docs_needed=found.needed,
-        notes=(*notes, *found.notes),
-    )
-
-
-def _require_sound(
-    base: Array, candidate: Array, alpha: float, margin: float, candidates: int, scale: float
-) -> None:
-    if len(base) != len(candidate):
-        raise UsageError(f"{len(base)} base scores and {len(candidate)} candidate scores")
-    if not len(base):
-        raise UsageError("there are no documents to compare")
-    if not (np.isfinite(base).all() and np.isfinite(candidate).all()):
-        raise UsageError("a score is not a finite number")
-    if not (0 < alpha < 1 and margin > 0 and candidates >= 1 and scale > 0):
-        raise UsageError(
-            f"alpha {alpha}, margin {margin}, candidates {candidates}, scale {scale}: "
-            "expected alpha in 0..1, a positive margin and scale, at least one candidate"
-        )
+    if clusters is not None:
+        left, right = cluster_means(left, clusters), cluster_means(right, clusters)
+        notes.append(f"{len(left)} clusters of {len(base)} documents")
+    comparison = Comparison(
+        alpha=alpha, margin=margin, plan=plan, candidates=candidates, scale=scale, looks=looks,
+        planned=planned or len(left), split=split, task=task,
+    )  # fmt: skip
+    comparison.add(left, right)
+    return comparison.verdict(notes)
 
 
 class _Found:
@@ -181,7 +247,9 @@ class _Found:
         self.notes: list[str] = []
         self.verdict: Conclusion = "undecided"
         if low > high:
-            self.notes.append("the running intervals do not meet: documents are not in random order")
+            self.notes.append(
+                "the running intervals do not meet: documents are not in random order"
+            )
         elif low > 0 and p <= alpha:
             self.verdict = "improved"
         elif high < 0 and p <= alpha:
@@ -190,14 +258,7 @@ class _Found:
             self.verdict = "equivalent"
 
 
-def _sequential(differences: Array, alpha: float, margin: float) -> _Found:
-    sequence = BettingSequence(alpha)
-    sequence.update(differences)
-    return conclude(sequence, margin)
-
-
-def conclude(sequence: BettingSequence, margin: float) -> _Found:
-    """The verdict of a running sequence, now."""
+def _sequential(sequence: BettingSequence, margin: float) -> _Found:
     found = _Found(
         sequence.lower, sequence.upper, margin, sequence.p_value, sequence.alpha,
         "betting confidence sequence",
@@ -251,7 +312,7 @@ def _group_sequential(
     Reference for the intervals: Jennison and Turnbull, JRSS-B 51 (1989).
     """
     critical = obrien_fleming(looks, alpha)
-    ends = np.ceil(np.arange(1, looks + 1) / looks * planned).astype(int)
+    ends = obf_ends(looks, planned)
     low, high, p = -1.0, 1.0, 1.0
     for end, bound in zip(ends, critical, strict=True):
         if end > len(differences):
@@ -265,6 +326,11 @@ def _group_sequential(
             p = alpha
             break
     return _Found(low, high, margin, p, alpha, f"O'Brien-Fleming, {looks} looks")
+
+
+def obf_ends(looks: int, planned: int) -> list[int]:
+    """Numbers of documents at which the O'Brien-Fleming plan looks."""
+    return [math.ceil(planned * look / looks) for look in range(1, looks + 1)]
 
 
 def mcnemar(wins: int, losses: int) -> float:
@@ -323,16 +389,16 @@ def holm(p_values: Sequence[float]) -> Array:
     return adjusted
 
 
-def cluster_means(differences: Array, clusters: Sequence[Hashable]) -> Array:
-    """Mean difference per cluster, in order of first appearance.
+def cluster_means(scores: Array, clusters: Sequence[Hashable]) -> Array:
+    """Mean score per cluster, in order of first appearance.
 
     Raises:
         UsageError: not one label per document.
     """
-    if len(clusters) != len(differences):
-        raise UsageError(f"{len(clusters)} cluster labels for {len(differences)} documents")
+    if len(clusters) != len(scores):
+        raise UsageError(f"{len(clusters)} cluster labels for {len(scores)} documents")
     groups: dict[Hashable, list[float]] = {}
-    for label, value in zip(clusters, differences.tolist(), strict=True):
+    for label, value in zip(clusters, scores.tolist(), strict=True):
         groups.setdefault(label, []).append(value)
     return np.array([sum(group) / len(group) for group in groups.values()])
 

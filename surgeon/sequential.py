@@ -115,7 +115,9 @@ class BettingSequence:
         self.log_up, self.log_down = float(up[-1]), float(down[-1])
         self.log_most = max(self.log_most, float(np.maximum(up, down).max()))
         means = counts @ self.values / looks
-        self.trace.extend(zip(looks.tolist(), means.tolist(), lows.tolist(), highs.tolist()))
+        self.trace.extend(
+            zip(looks.tolist(), means.tolist(), lows.tolist(), highs.tolist(), strict=True)
+        )
         self.n = int(looks[-1])
         self.counts = counts[-1]
 

@@ -88,9 +88,8 @@ class EngineBackend:
         answers = self.engine.score([r for w in windows for r in w], plans, progress)
         found: dict[Key, Rows] = {}
         for name, plan in plans.items():
-            values = iter(
-                zip(answers[name].loglikelihood.tolist(), answers[name].greedy.tolist())
-            )
+            scores = answers[name]
+            values = iter(zip(scores.loglikelihood.tolist(), scores.greedy.tolist(), strict=True))
             said: dict[int, Any] = {}
             for instance, each in zip(scored, windows, strict=True):
                 parts = [next(values) for _ in each]

@@ -111,7 +111,8 @@ class LayerRunner:
         """One source layer: (B, T, D) -> (B, T, D)."""
         args, kwargs = captured.calls[layer]
         out = self.layers[layer](hidden, *args, **kwargs)
-        return out[0] if isinstance(out, tuple) else out
+        after: torch.Tensor = out[0] if isinstance(out, tuple) else out
+        return after
 
     def head(self, hidden: torch.Tensor) -> torch.Tensor:
         """Final norm and head: (S, D) -> logits (S, V).

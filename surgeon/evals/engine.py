@@ -12,6 +12,7 @@ separately built models.
 import inspect
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeVar
 
 import numpy as np
@@ -114,9 +115,7 @@ class Engine:
         index = {request: at for at, request in enumerate(dict.fromkeys(requests))}
         self._require_scorable(index)
         blank = Scores(np.zeros(len(index)), np.zeros(len(index), dtype=np.bool_))
-        found = {
-            name: Scores(blank.loglikelihood.copy(), blank.greedy.copy()) for name in plans
-        }
+        found = {name: Scores(blank.loglikelihood.copy(), blank.greedy.copy()) for name in plans}
         trie = LayerTrie(plans)
         rows = self._rows(list(index))
         self._count(trie, rows, index)
@@ -175,7 +174,7 @@ class Engine:
             self.cost.layer_forwards += trie.naive
             for name, plan in plans.items():
                 logits = plan_view(self.model, plan)(input_ids=ids, use_cache=False).logits
-                self._read(targets, lambda b, t, z=logits: z[b, t], found[name])
+                self._read(targets, partial(_pick, logits), found[name])
             return
         runner = self.runner
         captured = runner.capture(ids, **extra)
@@ -259,7 +258,10 @@ class _Targets:
     """Where a batch's continuation tokens are predicted: flat index tensors (S,)."""
 
     def __init__(self, batch: list[Row], index: Mapping[Request, int], device: torch.device):
-        rows, columns, tokens, owner = [], [], [], []
+        rows: list[int] = []
+        columns: list[int] = []
+        tokens: list[int] = []
+        owner: list[int] = []
         self.requests: list[int] = []
         for at, row in enumerate(batch):
             for request, places in row.reads.items():
@@ -272,6 +274,10 @@ class _Targets:
             torch.tensor(values, device=device) for values in (rows, columns, tokens)
         )
         self.owner = np.array(owner)
+
+
+def _pick(logits: torch.Tensor, rows: torch.Tensor, columns: torch.Tensor) -> torch.Tensor:
+    return logits[rows, columns]
 
 
 def longest_input(config: Any) -> int:

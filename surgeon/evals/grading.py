@@ -1,5 +1,6 @@
 """From a model's answers to one document's row, by the task's own filters and metrics."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -59,7 +60,7 @@ def _score(task: EvalTask, metrics: Mapping[str, Any]) -> float:
     value = metrics[task.metric]
     if task.output_type == "loglikelihood_rolling":
         loglikelihood, units = value  # (nats, words or bytes): per unit, in bits, higher is better
-        return float(loglikelihood) / units / float(np.log(2))
+        return float(loglikelihood) / int(units) / math.log(2)
     if not isinstance(value, int | float | bool | np.number):
         raise UsageError(
             f"metric `{task.metric}` of task `{task.name}` has no value per document",
@@ -98,4 +99,3 @@ def _chosen(task: EvalTask, own: Sequence[Any], filtered: Sequence[Any]) -> tupl
     answer = filtered[0][0] if isinstance(filtered[0], list) and filtered[0] else filtered[0]
     text = str(answer)
     return text, text.strip() not in ("", INVALID)
-

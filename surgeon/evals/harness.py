@@ -386,8 +386,6 @@ def _doc_hash(doc: Any) -> str:
     return str(hash_string(text))
 
 
-
-
 def lm_of(model: Any, tokenizer: Any, batch_size: int = 16) -> Any:
     """lm-eval's `HFLM` over a loaded model, with softmax in float32.
 
