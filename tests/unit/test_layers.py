@@ -10,7 +10,7 @@ import surgeon
 ROOT = Path(surgeon.__file__).parent
 
 RANK = {
-    "version": 0, "errors": 0, "record": 0, "block": 0, "plan": 0,
+    "version": 0, "errors": 0, "record": 0, "block": 0, "plan": 0, "sequential": 0,
     "checkpoint": 1, "stats": 1, "paired": 1,
     "score": 2, "models": 2, "tasks": 2,
     "recipe": 2,
@@ -22,8 +22,8 @@ RANK = {
 }  # fmt: skip
 
 NO_TORCH = {
-    "version", "errors", "record", "block", "plan",
-    "checkpoint", "stats", "paired", "score", "tasks",
+    "version", "errors", "record", "block", "plan", "sequential", "checkpoint", "stats", "paired",
+    "score", "tasks",
 }  # fmt: skip
 
 ONLY = {
