@@ -57,6 +57,11 @@ class Selection(Record):
         """The measured block with the largest gain, whether it won or not."""
         return _best(self.tried) if self.tried else None
 
+    @property
+    def verdict(self) -> Verdict | None:
+        """The comparison of the best measured block on the split it was chosen on."""
+        return self.best.verdict if self.best else None
+
 
 def propose(rankings: Sequence[Ranking], candidates: Mapping[str, int]) -> list[Proposal]:
     """Each scorer's best blocks, without repeats; the first to propose a block is named.

@@ -17,6 +17,7 @@ if TYPE_CHECKING:  # `duplicate` shows a table and must not load torch for it
     from surgeon.outcome import Outcome
     from surgeon.paired import Verdict
     from surgeon.probe.engine import ProbeResult
+    from surgeon.recipe import Recipe
     from surgeon.selection import Selection
 
 STYLE = {
@@ -141,3 +142,8 @@ def manifest_table(manifest: "Manifest", out: Path, dry_run: bool) -> Renderable
     for check in manifest.checks:
         table.add_row("checked", check)
     return table
+
+
+def recipe_text(recipe: "Recipe", folder: Path) -> str:
+    """What a run would do: the recipe as it would be run, and where the results would go."""
+    return f"{recipe.to_yaml()}\nwould go to {folder}; nothing was read but headers or written"
