@@ -256,7 +256,9 @@ def _conclude(plan: LayerPlan | None, verdict: Verdict | None) -> Conclusion:
 
 
 def _say_inspection(made: Inspection) -> str:
-    return f"{made.model_type}, {made.depth} layers, {made.parameters.total / 1e6:,.1f} M parameters"
+    return (
+        f"{made.model_type}, {made.depth} layers, {made.parameters.total / 1e6:,.1f} M parameters"
+    )
 
 
 def _say_probe(made: ProbeResult) -> str:

@@ -168,9 +168,7 @@ def select(
 
 def _measure(proposals: Sequence[Proposal], compare: Compare) -> list[Tried]:
     verdicts = compare([proposal.block for proposal in proposals]) if proposals else {}
-    return [
-        Tried(block=p.block, origin=p.origin, verdict=verdicts[p.block]) for p in proposals
-    ]
+    return [Tried(block=p.block, origin=p.origin, verdict=verdicts[p.block]) for p in proposals]
 
 
 def _best(tried: Sequence[Tried]) -> Tried:

@@ -11,9 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 if TYPE_CHECKING:  # `duplicate` shows a table and must not load torch for it
-    from surgeon.checkpoint.inspect import Inspection
     from surgeon.checkpoint.manifest import Manifest
-    from surgeon.evals.result import CheckResult
     from surgeon.outcome import Outcome
     from surgeon.paired import Verdict
     from surgeon.probe.engine import ProbeResult
@@ -131,7 +129,9 @@ def manifest_table(manifest: "Manifest", out: Path, dry_run: bool) -> Renderable
     """What was written where."""
     table = plain_table("", "")
     table.show_header = False
-    table.add_row("plan", f"{manifest.plan}  ({manifest.plan.depth} -> {len(manifest.plan)} layers)")
+    table.add_row(
+        "plan", f"{manifest.plan}  ({manifest.plan.depth} -> {len(manifest.plan)} layers)"
+    )
     table.add_row("out", f"{out}" + ("  (dry run: nothing was written)" if dry_run else ""))
     size = f"{manifest.total_bytes / 1e6:,.1f} MB in {len(manifest.files)} files"
     table.add_row("size", size)
