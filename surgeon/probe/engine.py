@@ -11,8 +11,10 @@ from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
+import torch
 
 from surgeon.block import Block
+from surgeon.checkpoint.store import Checkpoint
 from surgeon.errors import UsageError
 from surgeon.models import (
     Choice,
@@ -28,6 +30,7 @@ from surgeon.probe.capture import Captured, Runner, keeps_apart, owner_of
 from surgeon.probe.pack import group, pack
 from surgeon.probe.plans import compare_predictions, run_candidates
 from surgeon.probe.prompts import Prompts
+from surgeon.probe.stream import CannotStream, Skeleton
 from surgeon.probe.sweep import Layers, Loaded, Report, sweep
 from surgeon.probe.tokens import MAX_TOKENS, encode
 from surgeon.record import Record
@@ -148,6 +151,7 @@ def probe(
     """
     started = time.monotonic()
     folder = Path(model)
+    checkpoint = Checkpoint.open(folder)
     chosen = [get_scorer(name) for name in scorers]
     if not chosen:
         raise UsageError("no scorer was asked for")
@@ -158,7 +162,8 @@ def probe(
     if isinstance(dtype, str):
         dtype = choose_dtype(dtype, stored_dtype(config.to_dict()), device.value)
     ids, notes = encode(load_tokenizer(folder), prompts.texts, max_tokens=max_tokens)
-    subject = open_model(folder, ids, device.value, dtype.value)
+    head = any(scorer.needs == "plans" for scorer in chosen)
+    subject = open_model(checkpoint, ids, device.value, dtype.value, head=head)
     means = sweep(subject.layers, subject.batches, report=report)
     evidence = gather(subject, means, chosen, blocks, report)
     mode = CIRCUITPROBE if compat else None
@@ -184,13 +189,44 @@ def probe(
     )
 
 
-def open_model(folder: Path, ids: Sequence[Sequence[int]], device: str, dtype: str) -> Subject:
-    """Load a model and bring the prompts to its first layer."""
-    model = load_model(folder, device=device, dtype=dtype)
-    path, stack = decoder_layers(model)
-    runner = Runner(model, owner_of(model, path), list(stack))
+def open_model(
+    checkpoint: Checkpoint,
+    ids: Sequence[Sequence[int]],
+    device: str,
+    dtype: str,
+    *,
+    head: bool = True,
+    attention: str | None = None,
+) -> Subject:
+    """Bring the prompts to a model's first layer, its layers to be streamed from the files.
+
+    Args:
+        checkpoint: the opened model folder.
+        ids: token ids of each prompt.
+        device: where to compute.
+        dtype: a name of `DTYPES`.
+        head: also make next-token logits possible.
+        attention: attention implementation, or None for the library's choice.
+
+    Returns:
+        The model in layers; where streaming would be wrong the whole model is loaded, and
+        the notes say why.
+    """
+    try:
+        skeleton = Skeleton(checkpoint, dtype, device, attention)
+        skeleton.fill_around(torch.tensor([token for row in ids for token in row]))
+        if head:
+            skeleton.fill_head()
+    except CannotStream as reason:
+        model = load_model(checkpoint.path, device=device, dtype=dtype, attention=attention)
+        path, stack = decoder_layers(model)
+        layers: Layers = Loaded(list(stack))
+        why = [f"the whole model is in memory: {reason}"]
+    else:
+        model, path, layers, why = skeleton.model, skeleton.path, skeleton.layers(), []
+    runner = Runner(model, owner_of(model, path), list(decoder_layers(model)[1]))
     batches, notes = arrange(runner, ids, device)
-    return Subject(runner, Loaded(list(stack)), batches, notes)
+    return Subject(runner, layers, batches, [*why, *notes])
 
 
 def arrange(

@@ -6,6 +6,7 @@ import probe_twin
 import pytest
 
 from surgeon.block import all_blocks
+from surgeon.checkpoint.store import Checkpoint
 from surgeon.probe.engine import ProbeResult, open_model, probe
 from surgeon.probe.plans import compare_predictions, run_candidates
 from surgeon.probe.prompts import Prompts
@@ -29,7 +30,7 @@ def folders(tmp_path_factory):
 
 
 def subject_of(folder, ids=IDS, dtype="float32"):
-    return open_model(folder, ids, "cpu", dtype)
+    return open_model(Checkpoint.open(folder), ids, "cpu", dtype)
 
 
 @pytest.mark.parametrize("family", probe_models.FAMILIES)
