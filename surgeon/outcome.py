@@ -46,3 +46,11 @@ class Outcome(Record):
     def seconds(self) -> float:
         """Time of all stages, those of earlier runs included."""
         return sum(stage.seconds for stage in self.stages)
+
+    def meets(self, requirement: str) -> bool:
+        """Whether a model was saved and its verdict meets `improved` or `not-worse`."""
+        if self.plan is None or self.verdict is None:
+            return False
+        if requirement == "improved":
+            return self.conclusion == "improved"
+        return self.verdict.not_worse

@@ -29,7 +29,7 @@ from surgeon.recipe import Recipe
 from surgeon.record import Record
 from surgeon.report.tables import verdict_line
 from surgeon.runs import RunFolder, write_text
-from surgeon.score import find_scorer
+from surgeon.score import get_scorer
 from surgeon.selection import Selection, propose, select, take_first
 from surgeon.verify import Verification, verify
 
@@ -72,7 +72,7 @@ class _Run:
         self.checkpoint = Checkpoint.open(source.path)
         self.warnings = refuse_large(self.checkpoint)
         for scorer in recipe.probe.scorers:
-            find_scorer(scorer)
+            get_scorer(scorer)
         quick.find_tasks([recipe.select.task, *recipe.check.tasks])
         self.prompts = load_prompts(
             recipe.probe.prompts, limit=recipe.probe.limit, seed=recipe.seed
