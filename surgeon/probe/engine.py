@@ -27,9 +27,11 @@ from surgeon.models import (
     stored_dtype,
 )
 from surgeon.probe.capture import Captured, Runner, keeps_apart, owner_of
+from surgeon.probe.jvp import sensitivities
 from surgeon.probe.pack import group, pack
+from surgeon.probe.passes import SecondPass
 from surgeon.probe.plans import compare_predictions, run_candidates
-from surgeon.probe.prompts import Prompts
+from surgeon.probe.prompts import Prompts, load_prompts
 from surgeon.probe.stream import CannotStream, Skeleton
 from surgeon.probe.sweep import Layers, Loaded, Report, sweep
 from surgeon.probe.tokens import MAX_TOKENS, encode
@@ -162,10 +164,10 @@ def probe(
     if isinstance(dtype, str):
         dtype = choose_dtype(dtype, stored_dtype(config.to_dict()), device.value)
     ids, notes = encode(load_tokenizer(folder), prompts.texts, max_tokens=max_tokens)
-    head = any(scorer.needs == "plans" for scorer in chosen)
+    head = any(scorer.needs in ("plans", "jacobians") for scorer in chosen)
     subject = open_model(checkpoint, ids, device.value, dtype.value, head=head)
     means = sweep(subject.layers, subject.batches, report=report)
-    evidence = gather(subject, means, chosen, blocks, report)
+    evidence = gather(subject, means, chosen, blocks, prompts.texts, seed, report)
     mode = CIRCUITPROBE if compat else None
     assert evidence.layers is not None
     return ProbeResult(
@@ -251,19 +253,59 @@ def gather(
     means: PromptMeans,
     scorers: Sequence[Scorer],
     blocks: Sequence[Block],
+    texts: Sequence[str],
+    seed: int,
     report: Report,
 ) -> Evidence:
     """Measure what the scorers need beyond the layer statistics."""
     evidence = Evidence(layers=means.layer_stats())
     needs = {scorer.needs for scorer in scorers}
-    if "plans" in needs:
-        finals = run_candidates(subject.layers, subject.batches, blocks, report=report)
-        plans = compare_predictions(subject.runner, finals, blocks, means.depth)
-        evidence = replace(evidence, plans=plans)
+    if needs & {"plans", "passes"}:
+        watch, plans = SecondPass(), "plans" in needs
+        finals = run_candidates(
+            subject.layers,
+            subject.batches,
+            blocks,
+            watch=watch if "passes" in needs else None,
+            to_the_end=plans,
+            report=report,
+        )
+        if plans:
+            found = compare_predictions(subject.runner, finals, blocks, means.depth)
+            evidence = replace(evidence, plans=found)
+        if "passes" in needs:
+            evidence = replace(evidence, passes=watch.stats(means.depth))
+    if "jacobians" in needs:
+        first_order = sensitivities(
+            subject.layers, subject.runner, subject.batches, blocks, seed=seed, report=report
+        )
+        evidence = replace(evidence, jacobians=first_order)
+    if "groups" in needs:
+        evidence = replace(evidence, groups=_groups(means, texts))
     if "deltas" in needs:
         deltas = np.diff(means.means, axis=0).mean(axis=1, dtype=np.float64)
         evidence = replace(evidence, deltas=deltas)
     return evidence
+
+
+def _groups(means: PromptMeans, texts: Sequence[str]) -> dict[str, LayerStats]:
+    """Statistics over the reasoning and over the general prompts, from the same pass.
+
+    Raises:
+        UsageError: there are not both kinds among the prompts.
+    """
+    general = set(load_prompts("general").texts)
+    kinds: dict[str, list[int]] = {"reasoning": [], "general": []}
+    for at, text in enumerate(texts):
+        kinds["general" if text in general else "reasoning"].append(at)
+    for kind, members in kinds.items():
+        if not members:
+            raise UsageError(
+                f"scorer `contrastive` compares reasoning with general prompts, "
+                f"and there are no {kind} ones",
+                hint="use --prompts default",
+            )
+    return {kind: means.subset(members).layer_stats() for kind, members in kinds.items()}
 
 
 def _identity(folder: Path, depth: int, width: int, model_type: str) -> ModelIdentity:
