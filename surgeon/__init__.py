@@ -1,0 +1,79 @@
+"""Model surgery on small language models, applied honestly.
+
+    import surgeon
+
+    found = surgeon.probe("./model", surgeon.load_prompts("reasoning"))
+    plan = surgeon.LayerPlan.duplicate(found.model.depth, found.rankings[0].best.block)
+    surgeon.duplicate(surgeon.Checkpoint.open("./model"), plan, "./upgraded")
+    print(surgeon.check("./model", "./upgraded", ["deduction"]).verdict)
+
+Names are loaded on first use, so importing the package costs nothing.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from surgeon.version import __version__
+
+if TYPE_CHECKING:
+    from surgeon.block import Block as Block
+    from surgeon.checkpoint.inspect import Inspection as Inspection
+    from surgeon.checkpoint.inspect import inspect as inspect
+    from surgeon.checkpoint.manifest import Manifest as Manifest
+    from surgeon.checkpoint.rewrite import duplicate as duplicate
+    from surgeon.checkpoint.store import Checkpoint as Checkpoint
+    from surgeon.errors import SurgeonError as SurgeonError
+    from surgeon.evals.check import check as check
+    from surgeon.evals.result import CheckResult as CheckResult
+    from surgeon.hub import resolve as resolve
+    from surgeon.outcome import Outcome as Outcome
+    from surgeon.paired import Verdict as Verdict
+    from surgeon.pipeline import run as run
+    from surgeon.plan import LayerPlan as LayerPlan
+    from surgeon.probe.engine import ProbeResult as ProbeResult
+    from surgeon.probe.engine import probe as probe
+    from surgeon.probe.prompts import load_prompts as load_prompts
+    from surgeon.recipe import Recipe as Recipe
+    from surgeon.recipe import load_recipe as load_recipe
+    from surgeon.score.base import Ranking as Ranking
+    from surgeon.selection import Selection as Selection
+    from surgeon.stats import LayerStats as LayerStats
+    from surgeon.verify import verify as verify
+
+_HOMES = {
+    "Block": "block",
+    "CheckResult": "evals.result",
+    "Checkpoint": "checkpoint.store",
+    "Inspection": "checkpoint.inspect",
+    "LayerPlan": "plan",
+    "LayerStats": "stats",
+    "Manifest": "checkpoint.manifest",
+    "Outcome": "outcome",
+    "ProbeResult": "probe.engine",
+    "Ranking": "score.base",
+    "Recipe": "recipe",
+    "Selection": "selection",
+    "SurgeonError": "errors",
+    "Verdict": "paired",
+    "check": "evals.check",
+    "duplicate": "checkpoint.rewrite",
+    "inspect": "checkpoint.inspect",
+    "load_prompts": "probe.prompts",
+    "load_recipe": "recipe",
+    "probe": "probe.engine",
+    "resolve": "hub",
+    "run": "pipeline",
+    "verify": "verify",
+}
+
+__all__ = ["__version__", *sorted(_HOMES)]  # noqa: PLE0604
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module `surgeon` has no attribute `{name}`")
+    return getattr(import_module(f"surgeon.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -7,26 +7,29 @@ one starts, so a run that was stopped goes on where it was.
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, TypeVar
-
-import yaml
+from typing import Any, TypeVar
 
 from surgeon.block import Block
 from surgeon.checkpoint.guard import refuse_large
 from surgeon.checkpoint.inspect import Inspection, inspect
-from surgeon.checkpoint.manifest import MANIFEST, Manifest
+from surgeon.checkpoint.manifest import Manifest, read_manifest
 from surgeon.checkpoint.rewrite import duplicate
 from surgeon.checkpoint.store import Checkpoint
 from surgeon.evals import quick
+from surgeon.evals.check import check
+from surgeon.evals.result import CheckResult
 from surgeon.hub import Source
 from surgeon.models import choose_device, choose_dtype, load_model, load_tokenizer, stored_dtype
+from surgeon.outcome import Conclusion, Outcome, StageSummary
 from surgeon.paired import Verdict
 from surgeon.plan import LayerPlan
 from surgeon.probe.engine import ProbeResult, probe
-from surgeon.probe.prompts import Prompts, load_prompts
+from surgeon.probe.prompts import load_prompts
 from surgeon.recipe import Recipe
 from surgeon.record import Record
+from surgeon.report.tables import verdict_line
 from surgeon.runs import RunFolder, write_text
+from surgeon.score import get_scorer
 from surgeon.selection import Selection, propose, select, take_first
 from surgeon.verify import Verification, verify
 
@@ -34,34 +37,6 @@ R = TypeVar("R", bound=Record)
 
 Report = Callable[[str, int, int], None]
 """Progress callback `(stage, done, total)`."""
-
-Conclusion = Literal["improved", "worse", "equivalent", "undecided", "no winner"]
-
-
-class StageSummary(Record):
-    """One line of a run: what a stage came to, and how long it took."""
-
-    name: str
-    text: str
-    seconds: float
-    reused: bool
-
-
-class Outcome(Record):
-    """What a run came to; `plan`, `model` and `verdict` are None where nothing was saved."""
-
-    SCHEMA = "surgeon.run/1"
-
-    recipe: Recipe
-    source: Source
-    folder: Path
-    stages: tuple[StageSummary, ...]
-    selection: Selection
-    plan: LayerPlan | None
-    model: Path | None
-    verdict: Verdict | None
-    conclusion: Conclusion
-    warnings: tuple[str, ...]
 
 
 def run(
@@ -93,11 +68,15 @@ class _Run:
 
     def __init__(self, recipe: Recipe, source: Source, folder: Path, keep: bool, report: Report):
         self.recipe, self.source, self.keep, self.report = recipe, source, keep, report
+        # Names and guards are judged before anything is computed or written.
         self.checkpoint = Checkpoint.open(source.path)
         self.warnings = refuse_large(self.checkpoint)
-        # Names are judged before anything is computed or written.
-        self.prompts: Prompts = load_prompts(recipe.probe.prompts, seed=recipe.seed)
+        for scorer in recipe.probe.scorers:
+            get_scorer(scorer)
         quick.find_tasks([recipe.select.task, *recipe.check.tasks])
+        self.prompts = load_prompts(
+            recipe.probe.prompts, limit=recipe.probe.limit, seed=recipe.seed
+        )
         self.device = choose_device(recipe.device)
         self.dtype = choose_dtype(
             recipe.dtype, stored_dtype(self.checkpoint.config), self.device.value
@@ -108,12 +87,11 @@ class _Run:
         write_text(folder / "recipe.yaml", recipe.to_yaml())
 
     def outcome(self) -> Outcome:
-        """All stages in order."""
-        self._stage("inspect", {}, Inspection, lambda: inspect(self.checkpoint), _say_inspect)
-        probed = self._stage("probe", self._probe_inputs(), ProbeResult, self._probe, _say_probe)
-        selection = self._select(probed)
+        """All stages in order, and what they came to."""
+        self._stage("inspect", {}, Inspection, lambda: inspect(self.checkpoint), _say_inspection)
+        selection = self._select(self._probe())
         plan = self._plan(selection)
-        verdict = None if plan is None else self._save_and_check(plan)
+        verdict = self._save_and_check(plan) if plan else selection.best and selection.best.verdict
         outcome = Outcome(
             recipe=self.recipe,
             source=self.source,
@@ -121,16 +99,17 @@ class _Run:
             stages=tuple(self.stages),
             selection=selection,
             plan=plan,
-            model=None if plan is None else self.model_path,
+            model=self.model if plan else None,
             verdict=verdict,
-            conclusion=_conclude(selection, verdict),
+            conclusion=_conclude(plan, verdict),
             warnings=tuple(self.warnings),
         )
         write_text(self.folder.file("run"), outcome.to_json())
         return outcome
 
     @property
-    def model_path(self) -> Path:
+    def model(self) -> Path:
+        """Where the new checkpoint goes."""
         return self.folder.path / "model"
 
     def _stage(
@@ -144,36 +123,40 @@ class _Run:
     ) -> R:
         everything = {"model": self.identity, "dtype": self.dtype.value, **inputs}
         record, done, reused = self.folder.stage(name, everything, kind, compute, intact)
-        self.stages.append(
-            StageSummary(name=name, text=say(record), seconds=done.seconds, reused=reused)
-        )
+        summary = StageSummary(name=name, text=say(record), seconds=done.seconds, reused=reused)
+        self.stages.append(summary)
         self.report(name, 1, 1)
         return record
 
+    @cached_property
     def _probe_inputs(self) -> dict[str, Any]:
         step = self.recipe.probe.model_dump(mode="json")
         return {"probe": step, "prompts": self.prompts.digest, "seed": self.recipe.seed}
 
     def _probe(self) -> ProbeResult:
-        return probe(
-            self.source.path,
-            self.prompts,
-            scorers=self.recipe.probe.scorers,
-            sizes=self.recipe.probe.sizes,
-            device=self.device,
-            dtype=self.dtype,
-            seed=self.recipe.seed,
-            report=self.report,
-        )
+        step = self.recipe.probe
+
+        def compute() -> ProbeResult:
+            return probe(
+                self.source.path,
+                self.prompts,
+                scorers=step.scorers,
+                sizes=step.sizes,
+                device=self.recipe.device,
+                dtype=self.recipe.dtype,
+                seed=self.recipe.seed,
+                report=self.report,
+            )
+
+        return self._stage("probe", self._probe_inputs, ProbeResult, compute, _say_probe)
 
     def _select(self, probed: ProbeResult) -> Selection:
         step = self.recipe.select
-        inputs = {**self._probe_inputs(), "select": step.model_dump(mode="json")}
+        inputs = {**self._probe_inputs, "select": step.model_dump(mode="json")}
 
         def compute() -> Selection:
-            if step.candidates == "top1":
+            if not isinstance(step.candidates, dict):
                 return take_first(probed.rankings)
-            assert isinstance(step.candidates, dict)
             return select(
                 propose(probed.rankings, step.candidates),
                 self._compare,
@@ -184,7 +167,7 @@ class _Run:
                 min_gain=step.min_gain,
             )
 
-        return self._stage("select", inputs, Selection, compute, lambda s: s.reason)
+        return self._stage("select", inputs, Selection, compute, lambda made: made.reason)
 
     @cached_property
     def _measurer(self) -> quick.Measurer:
@@ -200,23 +183,80 @@ class _Run:
         )
 
     def _compare(self, blocks: Sequence[Block]) -> Mapping[Block, Verdict]:
-        depth = self.checkpoint.depth
-        plans = [LayerPlan.duplicate(depth, block) for block in blocks]
-        return dict(zip(blocks, self._measurer.compare(plans), strict=True))
+        plans = [LayerPlan.duplicate(self.checkpoint.depth, block) for block in blocks]
+        verdicts = self._measurer.compare(
+            plans, candidates=self.recipe.select.budget, margin=self.recipe.check.margin
+        )
+        return dict(zip(blocks, verdicts, strict=True))
 
     def _plan(self, selection: Selection) -> LayerPlan | None:
         block = selection.winner
-        if block is None and self.keep:
-            block = selection.best
-        return None if block is None else LayerPlan.duplicate(self.checkpoint.depth, block)
+        if block is None and self.keep and selection.best:
+            block = selection.best.block
+        return LayerPlan.duplicate(self.checkpoint.depth, block) if block else None
 
     def _save_and_check(self, plan: LayerPlan) -> Verdict:
-        changed = {"plan": str(plan)}
+        made_from = {"plan": str(plan)}
+
+        def saved(manifest: Manifest) -> bool:
+            return self.model.is_dir() and read_manifest(self.model) == manifest
+
         self._stage(
-            "duplicate", changed, Manifest, lambda: self._duplicate(plan), _say_duplicate,
-            self._saved,
-        )  # fmt: skip
-        self._stage("verify", changed, Verification, self._verify, _say_verify)
-        step = self.recipe.check.model_dump(mode="json")
-        inputs = {**changed, "check": step, "seed": self.recipe.seed}
-        return self._stage("check", inputs, quick.CheckResult, self._check, _say_check).verdict
+            "duplicate",
+            made_from,
+            Manifest,
+            lambda: duplicate(self.checkpoint, plan, self.model, force=True),
+            _say_duplicate,
+            saved,
+        )
+        self._stage(
+            "verify",
+            made_from,
+            Verification,
+            lambda: verify(self.model, base=self.source.path, logits=True),
+            _say_verify,
+        )
+        step = self.recipe.check
+
+        def judge() -> CheckResult:
+            return check(
+                self.source.path,
+                self.model,
+                list(step.tasks),
+                split="confirm",
+                limit=step.documents,
+                margin=step.margin,
+                plan=step.plan,
+                seed=self.recipe.seed,
+                device=self.recipe.device,
+                dtype=self.recipe.dtype,
+                report=self.report,
+            )
+
+        inputs = {**made_from, "check": step.model_dump(mode="json"), "seed": self.recipe.seed}
+        return self._stage("check", inputs, CheckResult, judge, _say_check).verdict
+
+
+def _conclude(plan: LayerPlan | None, verdict: Verdict | None) -> Conclusion:
+    return verdict.verdict if plan and verdict else "no winner"
+
+
+def _say_inspection(made: Inspection) -> str:
+    return f"{made.family}, {made.depth} layers, {made.parameters.total / 1e6:,.1f} M parameters"
+
+
+def _say_probe(made: ProbeResult) -> str:
+    firsts = [f"{r.scorer} {r.best.block}" for r in made.rankings if r.best]
+    return f"{made.prompts.count} prompts; first choices: {', '.join(firsts)}"
+
+
+def _say_duplicate(made: Manifest) -> str:
+    return f"layers {made.plan}; {made.total_bytes / 1e6:,.1f} MB written"
+
+
+def _say_verify(made: Verification) -> str:
+    return made.summary
+
+
+def _say_check(made: CheckResult) -> str:
+    return verdict_line(made.verdict)

@@ -35,9 +35,10 @@ Candidates = Annotated[Literal["top1"] | dict[str, int], BeforeValidator(_candid
 
 
 class ProbeStep(Record):
-    """How blocks are predicted."""
+    """How blocks are predicted; at most `limit` of the prompts are used, drawn by the seed."""
 
     prompts: str = "default"
+    limit: Positive = 100
     scorers: tuple[str, ...] = ("stability", "anomaly", "decisiveness", "consensus")
     sizes: Annotated[tuple[Positive, ...], Field(min_length=1)] = (3, 4, 5)
 
@@ -86,6 +87,10 @@ class Recipe(Record):
     device: str = "auto"
     dtype: str = "auto"
     seed: int = 0
+
+    def to_yaml(self) -> str:
+        """The recipe as a file that reads back as the same recipe."""
+        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
 
 
 def recipe_names() -> list[str]:

@@ -6,10 +6,13 @@ better than it is.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar
 
 from surgeon.block import Block
+from surgeon.checkpoint.manifest import Manifest
 from surgeon.errors import UsageError
 from surgeon.paired import Verdict
+from surgeon.plan import LayerPlan
 from surgeon.record import Measured, Record
 from surgeon.score.base import Ranking
 
@@ -33,9 +36,12 @@ class Tried(Record):
 
 
 class Selection(Record):
-    """What was measured, and the block that won, if any did."""
+    """What was measured, and the block that won, if any did.
 
-    SCHEMA = "surgeon.select/1"
+    The intervals of `tried` hold together for all `budget` blocks that may be measured.
+    """
+
+    SCHEMA: ClassVar[str] = "surgeon.select/1"
 
     mode: str
     task: str | None
@@ -45,6 +51,11 @@ class Selection(Record):
     winner: Block | None
     origin: str | None
     reason: str
+
+    @property
+    def best(self) -> Tried | None:
+        """The measured block with the largest gain, whether it won or not."""
+        return _best(self.tried) if self.tried else None
 
 
 def propose(rankings: Sequence[Ranking], candidates: Mapping[str, int]) -> list[Proposal]:
@@ -166,3 +177,45 @@ def _step(origin: Block, block: Block) -> str:
     """How a neighbour came from a block."""
     move = "shift" if len(origin) == len(block) else "resize"
     return f"{move} of {origin}"
+
+
+def plan_from(result: Any, depth: int, times: int = 2) -> LayerPlan:
+    """The plan that one of our JSON results names.
+
+    Args:
+        result: a probe (first block of its first scorer), a selection or a run (the
+            winner), a manifest or a plan, as parsed JSON.
+        depth: layers of the model it is for.
+        times: passes through a block, where the result names a block and not a plan.
+
+    Raises:
+        UsageError: another kind of document, a result without a winner, another depth.
+    """
+    tag = result.get("schema") if isinstance(result, dict) else None
+    if tag == Manifest.SCHEMA:
+        return _for_depth(Manifest.from_dict(result).plan, depth)
+    if tag == "surgeon.run/1":
+        result = result["selection"]
+        tag = Selection.SCHEMA
+    if tag == Selection.SCHEMA:
+        winner = Selection.from_dict(result).winner
+        if winner is None:
+            raise UsageError("the result has no winner: no block gained enough")
+        return LayerPlan.duplicate(depth, winner, times)
+    if tag == "surgeon.probe/1":
+        ranking = Ranking.from_dict(result["rankings"][0])
+        if ranking.best is None:
+            raise UsageError(f"`{ranking.scorer}` ranked no block")
+        if ranking.depth != depth:
+            raise UsageError(f"the probe is of {ranking.depth} layers, the model has {depth}")
+        return LayerPlan.duplicate(depth, ranking.best.block, times)
+    raise UsageError(
+        f"cannot take a block from a document with schema `{tag}`",
+        hint="give the JSON of surgeon probe or surgeon run, or a surgeon.json",
+    )
+
+
+def _for_depth(plan: LayerPlan, depth: int) -> LayerPlan:
+    if plan.depth != depth:
+        raise UsageError(f"the plan is for {plan.depth} layers, the model has {depth}")
+    return plan

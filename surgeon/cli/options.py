@@ -1,8 +1,13 @@
 """Options and arguments that several commands share, spelled the same everywhere."""
 
-from typing import Annotated
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any
 
 import typer
+
+from surgeon.errors import UsageError
 
 ModelArgument = Annotated[
     str,
@@ -27,3 +32,17 @@ Verbose = Annotated[
     bool, typer.Option("--verbose", "-v", help="Also say what is done and why, on stderr.")
 ]
 NoProgress = Annotated[bool, typer.Option("--no-progress", help="Show no progress.")]
+
+
+def read_json(source: str) -> Any:
+    """The JSON document in a file, or on stdin for `-`.
+
+    Raises:
+        UsageError: it is not there or not JSON.
+    """
+    try:
+        text = sys.stdin.read() if source == "-" else Path(source).read_text(encoding="utf-8")
+        return json.loads(text)
+    except (OSError, ValueError) as error:
+        name = "stdin" if source == "-" else f"`{source}`"
+        raise UsageError(f"{name} is no readable JSON: {error}") from error

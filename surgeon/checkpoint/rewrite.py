@@ -1,0 +1,359 @@
+"""`duplicate`: write the checkpoint that a layer plan makes of another one.
+
+Everything that can be refused is refused before the first byte: size class, family, plan,
+config, output path, disk space. The bytes then go to a hidden folder beside OUT while the
+structural verifier looks at the two configs; OUT appears when both are done.
+"""
+
+import errno
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from surgeon.checkpoint import ancillary, copying, disk
+from surgeon.checkpoint.config import rewrite_config
+from surgeon.checkpoint.copying import Link, OnBytes
+from surgeon.checkpoint.gate import Gate, Verifier
+from surgeon.checkpoint.guard import refuse_large
+from surgeon.checkpoint.index import INDEX_NAME, encode_index
+from surgeon.checkpoint.layout import OutputFile, lay_out
+from surgeon.checkpoint.manifest import (
+    MANIFEST_NAME,
+    File,
+    Manifest,
+    Source,
+    edits,
+    encode_json,
+    read_manifest,
+    versions,
+)
+from surgeon.checkpoint.publish import Staging, refuse_output, staging, write_file
+from surgeon.checkpoint.quantization import expand_settings
+from surgeon.checkpoint.store import Checkpoint, read_small
+from surgeon.checkpoint.strict_json import parse_object
+from surgeon.errors import NoSpace, SurgeonError, UsageError
+from surgeon.plan import LayerPlan
+
+QUANTISATION_FILES = ("quantize_config.json", "quant_config.json", "hf_quant_config.json")
+_MARGIN = 64 << 20  # bytes left free beside the exact need
+
+
+def _nothing(done: int) -> None:
+    """No progress is wanted."""
+
+
+@dataclass(frozen=True)
+class _Job:
+    """What is to be written, known completely before anything is."""
+
+    source: Checkpoint
+    plan: LayerPlan
+    config: dict[str, Any]
+    outputs: list[OutputFile]
+    small: Mapping[str, bytes]
+    others: ancillary.Ancillary
+
+    @property
+    def nbytes(self) -> int:
+        """Of everything but the manifest."""
+        carried = (self.source.path / name for name in self.others.carried)
+        return (
+            sum(output.size for output in self.outputs)
+            + sum(len(data) for data in self.small.values())
+            + sum(path.stat().st_size for path in carried)
+        )
+
+    @property
+    def key(self) -> str:
+        """Digest of the inputs and the layout; equal for runs that write the same."""
+        digest = hashlib.sha256(str((self.plan.depth, self.plan.layers)).encode())
+        digest.update(json.dumps(self.source.stamps(), sort_keys=True).encode())
+        digest.update(self.small["config.json"])
+        for output in self.outputs:
+            digest.update(output.name.encode() + output.header)
+        return digest.hexdigest()
+
+
+def duplicate(
+    source: Checkpoint,
+    plan: LayerPlan,
+    out: Path,
+    *,
+    force: bool = False,
+    dry_run: bool = False,
+    link: Link = "auto",
+    digest: bool = True,
+    verifier: Verifier | None = None,
+    on_warning: Callable[[str], None] | None = None,
+    on_bytes: OnBytes | None = None,
+) -> Manifest:
+    """Write the checkpoint that `plan` makes of `source` to the folder `out`.
+
+    Args:
+        source: opened checkpoint.
+        plan: for its depth.
+        out: folder to make; its parent must exist.
+        force: replace an existing model folder, once the new one is complete.
+        dry_run: do everything but touch the disk.
+        link: `auto` clones blocks where the filesystem can and copies otherwise; `reflink`
+            insists on cloning; `copy` never clones; `hard` links files that stay identical
+            (a later change in place would change the source too).
+        digest: take sha256 of files and tensors on the way; cloned bytes are never read.
+        verifier: structural verifier to call in this process; None starts a child process,
+            so that this one needs no torch.
+        on_warning: receives warnings.
+        on_bytes: receives the size of each finished step.
+
+    Returns:
+        The manifest, as written to `surgeon.json`.
+
+    Raises:
+        Refused: by a guard, before anything is written.
+        UsageError: the plan is for another depth.
+        SurgeonError: reading or writing failed; OUT is as it was before.
+    """
+    if plan.depth != source.depth:
+        raise UsageError(f"the plan is for {plan.depth} layers, the model has {source.depth}")
+    warn = on_warning or (lambda text: None)
+    for warning in refuse_large(source):
+        warn(warning)
+    refuse_output(source.path, out, force)
+    gate: Gate | None = None
+    try:
+        with _system_errors(out):
+            job = _prepare(source, plan, clone=False)
+            _require_space(job, out)
+            gate = Gate(source.config, job.config, plan, verifier)
+            if dry_run:
+                return _manifest(job, out, {}, [gate.wait()])
+            return _write(job, out, link, digest, gate, on_bytes or _nothing)
+    finally:
+        if gate:
+            gate.close()
+
+
+@contextmanager
+def _system_errors(out: Path) -> Iterator[None]:
+    """Turn what the system reports into the tool's errors."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise NoSpace(
+                f"the disk is full; nothing was published at `{out}`",
+                hint="free some space and run the same command again",
+            ) from error
+        raise SurgeonError(
+            f"writing `{out}` failed: {error.strerror or error}; nothing was published"
+        ) from error
+
+
+def _prepare(source: Checkpoint, plan: LayerPlan, *, clone: bool) -> _Job:
+    """Config, layout and small files of the result."""
+    config = rewrite_config(source.config, plan, prefix=source.stack.prefix)
+    outputs = lay_out(source, plan, clone=clone)
+    others = ancillary.judge(source.path, source.config, set(source.files))
+    small = dict(_quantisation_files(source, plan, others))
+    if len(outputs) > 1:
+        entries = [(item.entry, output.name) for output in outputs for item in output.placed]
+        small[INDEX_NAME] = encode_index(
+            {entry.name: name for entry, name in entries},
+            sum(entry.nbytes for entry, _ in entries),
+            sum(entry.numel for entry, _ in entries),
+        )
+    return _Job(source, plan, config, outputs, small | {"config.json": encode_json(config)}, others)
+
+
+def _quantisation_files(
+    source: Checkpoint, plan: LayerPlan, others: ancillary.Ancillary
+) -> Iterator[tuple[str, bytes]]:
+    """Settings of quantised models outside config.json, with layers renumbered."""
+    for name in set(QUANTISATION_FILES) & set(others.carried):
+        raw = read_small(source.path / name, 16_000_000)
+        settings = parse_object(raw, f"`{name}`", limit=16_000_000)
+        expanded = expand_settings(settings, plan, source.stack.prefix)
+        yield name, raw if expanded == settings else encode_json(expanded)
+
+
+def _require_space(job: _Job, out: Path) -> None:
+    """Refuse if the exact size does not fit."""
+    need, free = job.nbytes + job.nbytes // 100 + _MARGIN, disk.free_bytes(out.parent)
+    if free < need:
+        raise NoSpace(
+            f"`{out}` needs {need:,} bytes, the disk has {free:,} free",
+            hint="free some space, or write to another disk",
+        )
+
+
+def _write(
+    job: _Job, out: Path, link: Link, digest: bool, gate: Gate, on_bytes: OnBytes
+) -> Manifest:
+    """Fill the hidden folder, wait for the verifier, publish."""
+
+    def step(done: int) -> None:
+        gate.poll()
+        on_bytes(done)
+
+    with ExitStack() as stack:
+        sources = _open_sources(job.source, stack)
+        stage = stack.enter_context(staging(out, job.key))
+        clone = link in ("auto", "reflink") and _clones(sources, stage.path)
+        if link == "reflink" and not clone:
+            raise SurgeonError(
+                f"the filesystem of `{out}` cannot share blocks with `{job.source.path}`",
+                hint="use --link auto or --link copy",
+            )
+        if clone:
+            job = _prepare(job.source, job.plan, clone=True)
+        facts = _write_weights(job, stage, sources, link, clone, digest, step)
+        _write_small(job, stage)
+        checks = [gate.wait(), _check_result(job, stage.path)]
+        _require_unchanged(job.source)
+        manifest = _manifest(job, out, facts, checks)
+        write_file(stage.path / MANIFEST_NAME, encode_json(manifest.to_dict()))
+        stage.publish()
+    return manifest
+
+
+def _open_sources(source: Checkpoint, stack: ExitStack) -> dict[str, int]:
+    """A descriptor for each source file, closed with the stack."""
+    handles = {}
+    for name, header in source.headers.items():
+        handles[name] = os.open(header.path, os.O_RDONLY | os.O_CLOEXEC)
+        stack.callback(os.close, handles[name])
+    return handles
+
+
+def _clones(sources: Mapping[str, int], folder: Path) -> bool:
+    return all(copying.can_clone(handle, folder) for handle in sources.values())
+
+
+def _write_weights(
+    job: _Job,
+    stage: Staging,
+    sources: Mapping[str, int],
+    link: Link,
+    clone: bool,
+    digest: bool,
+    step: OnBytes,
+) -> dict[str, dict[str, Any]]:
+    """Every safetensors file; files that an earlier run finished are taken as they are."""
+    facts: dict[str, dict[str, Any]] = {}
+    known: dict[str, str] = {}
+    for output in job.outputs:
+        found = stage.finished(output.name, output.size)
+        if found is None:
+            target = stage.path / output.name
+            disk.remove_file(target)
+            if link == "hard" and _is_identical(job.source, output):
+                disk.link(job.source.path / output.placed[0].file, target)
+                written = copying.Digests()
+            else:
+                written = copying.write_output(
+                    output, target, sources, clone=clone, digest=digest, known=known, on_bytes=step
+                )
+            found = {"sha256": written.file, "tensors": written.tensors}
+            stage.record(output.name, found)
+        facts[output.name] = found
+        known.update(found["tensors"])
+    return facts
+
+
+def _is_identical(source: Checkpoint, output: OutputFile) -> bool:
+    """Whether an output file equals one source file byte for byte."""
+    files = {item.file for item in output.placed}
+    if len(files) != 1:
+        return False
+    header = source.headers[files.pop()]
+    with header.path.open("rb") as file:
+        return output.copy_of(header, file.read(header.payload))
+
+
+def _write_small(job: _Job, stage: Staging) -> None:
+    """Carried files, then the index, then config.json: an open folder never looks loadable."""
+    for name in job.others.carried:
+        if name not in job.small:
+            _carry(job.source.path / name, stage.path / name)
+    for name in sorted(job.small, key=lambda name: name == "config.json"):
+        write_file(stage.path / name, job.small[name])
+
+
+def _carry(source: Path, target: Path) -> None:
+    """Copy one small file in pieces."""
+    handle = disk.create(target)
+    try:
+        at = 0
+        with source.open("rb") as file:
+            while chunk := file.read(disk.BUFFER):
+                disk.write(handle, chunk, at)
+                at += len(chunk)
+        disk.sync(handle)
+    finally:
+        os.close(handle)
+
+
+def _check_result(job: _Job, folder: Path) -> str:
+    """Open the written folder like any foreign checkpoint and compare it with the layout."""
+    written = Checkpoint.open(folder)
+    expected = {item.entry.name: item.entry for output in job.outputs for item in output.placed}
+    if written.by_name != expected or written.depth != len(job.plan):
+        raise SurgeonError("the written files do not hold what was laid out; nothing was published")
+    return f"headers: {len(expected)} tensors as laid out"
+
+
+def _require_unchanged(source: Checkpoint) -> None:
+    """Refuse to publish if an input changed since it was opened."""
+    changed = [name for name, stamp in source.stamps().items() if source.opened[name] != stamp]
+    if changed:
+        raise SurgeonError(
+            f"`{source.path / changed[0]}` changed while it was read; nothing was published"
+        )
+
+
+def _manifest(
+    job: _Job, out: Path, facts: Mapping[str, dict[str, Any]], checks: list[str]
+) -> Manifest:
+    """The manifest of the result, composed with the source's own where it has one."""
+    origin = job.source.origin
+    own = Source(id=origin.id, revision=origin.revision, files=job.source.identity())
+    earlier = read_manifest(job.source.path)
+    root = (earlier.root or earlier.source) if earlier else None
+    root_plan = (earlier.root_plan or earlier.plan).then(job.plan) if earlier else None
+    name = f"{origin.id}@{origin.revision}" if origin.revision else origin.id
+    files = [
+        File(name=output.name, size=output.size, sha256=facts.get(output.name, {}).get("sha256"))
+        for output in job.outputs
+    ]
+    for small, data in job.small.items():
+        files.append(File(name=small, size=len(data), sha256=hashlib.sha256(data).hexdigest()))
+    for carried in job.others.carried:
+        if carried not in job.small:
+            files.append(_described(job.source.path / carried))
+    tensors = {key: value for fact in facts.values() for key, value in fact["tensors"].items()}
+    return Manifest(
+        source=own,
+        plan=job.plan,
+        root=root,
+        root_plan=root_plan,
+        edits=edits(job.source.config, job.config),
+        files=files,
+        tensors=dict(sorted(tensors.items())),
+        carried=list(job.others.carried),
+        left=list(job.others.left),
+        checks=checks,
+        rebuild=f"surgeon duplicate {name} {out.name} --layers '{job.plan}'",
+        versions=versions(),
+    )
+
+
+def _described(path: Path) -> File:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(disk.BUFFER):
+            digest.update(chunk)
+    return File(name=path.name, size=path.stat().st_size, sha256=digest.hexdigest())

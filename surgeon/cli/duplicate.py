@@ -1,0 +1,83 @@
+"""`surgeon duplicate`: write the checkpoint that a layer plan makes. Never imports torch."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from surgeon.block import Block
+from surgeon.cli import options
+from surgeon.cli.output import Output
+from surgeon.errors import UsageError
+from surgeon.plan import LayerPlan, repeat_blocks
+
+if TYPE_CHECKING:
+    from surgeon.checkpoint.store import Checkpoint
+
+EPILOG = """\
+Examples:  surgeon duplicate demo:planted ./upgraded --block 4:8
+  ·  surgeon probe ./model --json | surgeon duplicate ./model ./upgraded --from -
+"""
+
+
+def add_to(app: typer.Typer) -> None:
+    """Register the command."""
+    app.command("duplicate", epilog=EPILOG)(duplicate)
+
+
+def duplicate(
+    model: options.ModelArgument,
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="The folder to make.")],
+    block: Annotated[
+        list[str] | None,
+        typer.Option("--block", metavar="A:B", help="Run layers A..B-1 again; may be repeated."),
+    ] = None,
+    times: Annotated[int, typer.Option("--times", min=1, help="Passes through each block.")] = 2,
+    layers: Annotated[
+        str | None,
+        typer.Option("--layers", metavar="PLAN", help="The exact plan, such as ':11,6:'."),
+    ] = None,
+    source: Annotated[
+        str | None,
+        typer.Option("--from", metavar="FILE", help="Take the block from a JSON result; - is stdin."),
+    ] = None,
+    force: options.Force = False,
+    dry_run: options.DryRun = False,
+    offline: options.Offline = False,
+    as_json: options.Json = False,
+    quiet: options.Quiet = False,
+    verbose: options.Verbose = False,
+    no_progress: options.NoProgress = False,
+) -> None:
+    """Write a checkpoint in which a block of layers runs twice, by copying bytes."""
+    said = Output(as_json, quiet, verbose, not no_progress)
+    from surgeon.checkpoint.rewrite import duplicate as write
+    from surgeon.checkpoint.store import Checkpoint
+    from surgeon.hub import resolve
+    from surgeon.report.tables import manifest_table
+
+    if sum(given is not None for given in (block or None, layers, source)) != 1:
+        raise UsageError("give exactly one of --block, --layers and --from")
+    checkpoint = Checkpoint.open(resolve(model, offline=offline).path)
+    plan = _plan(checkpoint, block, times, layers, source)
+    manifest = write(
+        checkpoint, plan, out, force=force, dry_run=dry_run, on_warning=said.warning
+    )
+    said.result(manifest, manifest_table(manifest, out, dry_run), str(out))
+
+
+def _plan(
+    checkpoint: "Checkpoint",
+    blocks: list[str] | None,
+    times: int,
+    layers: str | None,
+    source: str | None,
+) -> LayerPlan:
+    """The plan that the options name."""
+    if layers is not None:
+        return LayerPlan.parse(layers, checkpoint.depth)
+    if source is not None:
+        from surgeon.selection import plan_from
+
+        return plan_from(options.read_json(source), checkpoint.depth, times)
+    return repeat_blocks(checkpoint.depth, [Block.parse(text) for text in blocks or []], times)

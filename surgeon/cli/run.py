@@ -1,0 +1,97 @@
+"""`surgeon run`: the whole chain, from a recipe."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from surgeon.cli import options
+from surgeon.cli.output import Output
+from surgeon.errors import RequirementNotMet, UsageError
+
+EPILOG = """\
+Examples:  surgeon run demo --out runs/demo
+  ·  surgeon run my.yaml --set check.documents=500 --require improved --json
+"""
+
+
+def add_to(app: typer.Typer) -> None:
+    """Register the command."""
+    app.command("run", epilog=EPILOG)(run)
+
+
+def run(
+    recipe: Annotated[
+        str, typer.Argument(metavar="[RECIPE]", help="A recipe file, or a shipped recipe's name.")
+    ] = "demo",
+    model: Annotated[
+        str | None,
+        typer.Option("--model", "-m", metavar="MODEL", help="Use this model instead."),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", "-o", metavar="DIR", help="Run folder; default runs/RECIPE."),
+    ] = None,
+    setting: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Override a key of the recipe."),
+    ] = None,
+    keep: Annotated[
+        bool, typer.Option("--keep", help="Save the best block even if none gained enough.")
+    ] = False,
+    require: Annotated[
+        str | None,
+        typer.Option("--require", help="improved or not-worse; otherwise exit with code 5."),
+    ] = None,
+    dry_run: options.DryRun = False,
+    device: Annotated[str | None, typer.Option("--device", help="auto, cpu or cuda[:N].")] = None,
+    seed: Annotated[int | None, typer.Option("--seed", help="Seed of random choices.")] = None,
+    offline: options.Offline = False,
+    as_json: options.Json = False,
+    quiet: options.Quiet = False,
+    verbose: options.Verbose = False,
+    no_progress: options.NoProgress = False,
+) -> None:
+    """Run the whole chain: probe, select, duplicate, verify, check.
+
+    Finished stages of an earlier run in the same folder are taken as they are.
+    """
+    from surgeon.recipe import load_recipe
+
+    out_ = Output(as_json, quiet, verbose, not no_progress)
+    settings = _settings(setting or [], model, device, seed)
+    if require not in (None, "improved", "not-worse"):
+        raise UsageError(f"--require `{require}`; known: improved, not-worse")
+    plan = load_recipe(recipe, settings)
+    folder = out or Path("runs") / plan.name
+
+    from surgeon.hub import resolve
+    from surgeon.pipeline import preview
+    from surgeon.pipeline import run as run_chain
+    from surgeon.report.tables import outcome_table
+
+    source = resolve(plan.model, offline=offline)
+    if dry_run:
+        out_.result(plan, preview(plan, source, folder), plan.name)
+        return
+    with out_.working() as report:
+        outcome = run_chain(plan, source, folder, keep=keep, report=report)
+    for warning in outcome.warnings:
+        out_.warning(warning)
+    out_.result(outcome, outcome_table(outcome), outcome.conclusion)
+    if require and not outcome.meets(require):
+        raise RequirementNotMet(f"--require {require}: the run ended `{outcome.conclusion}`")
+
+
+def _settings(
+    pairs: list[str], model: str | None, device: str | None, seed: int | None
+) -> dict[str, str]:
+    """`--set` pairs and the options that stand for recipe keys, as overrides."""
+    settings: dict[str, str] = {}
+    for pair in pairs:
+        key, sign, value = pair.partition("=")
+        if not sign or not key:
+            raise UsageError(f"--set `{pair}` is not KEY=VALUE", hint="--set check.documents=500")
+        settings[key] = value
+    given = {"model": model, "device": device, "seed": seed}
+    return settings | {key: str(value) for key, value in given.items() if value is not None}

@@ -1,0 +1,56 @@
+"""`Outcome`: what one whole run came to."""
+
+from pathlib import Path
+from typing import ClassVar, Literal
+
+from surgeon.hub import Source
+from surgeon.paired import Verdict
+from surgeon.plan import LayerPlan
+from surgeon.recipe import Recipe
+from surgeon.record import Record
+from surgeon.selection import Selection
+
+Conclusion = Literal["improved", "worse", "equivalent", "undecided", "no winner"]
+
+
+class StageSummary(Record):
+    """One line of a run: what a stage came to, and how long it took."""
+
+    name: str
+    text: str
+    seconds: float
+    reused: bool
+
+
+class Outcome(Record):
+    """What a run came to.
+
+    `conclusion` is the verdict on documents that chose nothing, or `no winner`; then `plan`
+    and `model` are None, and `verdict` is that of the best block on the `select` split.
+    """
+
+    SCHEMA: ClassVar[str] = "surgeon.run/1"
+
+    recipe: Recipe
+    source: Source
+    folder: Path
+    stages: tuple[StageSummary, ...]
+    selection: Selection
+    plan: LayerPlan | None
+    model: Path | None
+    verdict: Verdict | None
+    conclusion: Conclusion
+    warnings: tuple[str, ...]
+
+    @property
+    def seconds(self) -> float:
+        """Time of all stages, those of earlier runs included."""
+        return sum(stage.seconds for stage in self.stages)
+
+    def meets(self, requirement: str) -> bool:
+        """Whether a model was saved and its verdict meets `improved` or `not-worse`."""
+        if self.plan is None or self.verdict is None:
+            return False
+        if requirement == "improved":
+            return self.conclusion == "improved"
+        return self.verdict.not_worse

@@ -1,0 +1,1 @@
+"""Probe: one pass of calibration prompts through a base model -> statistics -> ranked blocks."""

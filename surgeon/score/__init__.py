@@ -1,0 +1,16 @@
+"""Scores: evidence of a probe -> ranked blocks. One scorer a file; numpy only."""
+
+from surgeon.score.base import CIRCUITPROBE, BlockScore, Evidence, Ranking, Scorer, Unranked
+from surgeon.score.registry import SCORERS, get_scorer, rank
+
+__all__ = [
+    "CIRCUITPROBE",
+    "SCORERS",
+    "BlockScore",
+    "Evidence",
+    "Ranking",
+    "Scorer",
+    "Unranked",
+    "get_scorer",
+    "rank",
+]

@@ -1,0 +1,1 @@
+"""Is a checkpoint what it says it is: structure, files, keys, logits."""
