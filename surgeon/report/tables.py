@@ -130,7 +130,9 @@ def manifest_table(manifest: "Manifest", out: Path, dry_run: bool) -> Renderable
     """What was written where."""
     table = plain_table("", "")
     table.show_header = False
-    table.add_row("plan", f"{manifest.plan}  ({manifest.plan.depth} -> {len(manifest.plan)} layers)")
+    table.add_row(
+        "plan", f"{manifest.plan}  ({manifest.plan.depth} -> {len(manifest.plan)} layers)"
+    )
     table.add_row("out", f"{out}" + ("  (dry run: nothing was written)" if dry_run else ""))
     size = f"{manifest.total_bytes / 1e6:,.1f} MB in {len(manifest.files)} files"
     table.add_row("size", size)

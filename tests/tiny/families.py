@@ -1,6 +1,6 @@
 """Small random models of many families, built from their configuration classes."""
 
-from functools import lru_cache
+from functools import cache
 
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
@@ -12,8 +12,8 @@ from surgeon.models import decoder_layers
 DEPTH, VOCABULARY = 6, 128
 
 COMMON = {
-    "vocab_size": VOCABULARY, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": DEPTH,
-    "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 128,
+    "vocab_size": VOCABULARY, "hidden_size": 32, "intermediate_size": 64,
+    "num_hidden_layers": DEPTH, "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 128,
     "bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 2, "initializer_range": 0.2,
 }  # fmt: skip
 HEADS = {**COMMON, "head_dim": 8}
@@ -48,7 +48,7 @@ FAMILIES = {
 }  # fmt: skip
 
 
-@lru_cache(maxsize=None)
+@cache
 def base_model(family):
     torch.manual_seed(0)
     config = AutoConfig.for_model(family, **FAMILIES[family])

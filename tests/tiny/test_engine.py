@@ -6,7 +6,6 @@ import pytest
 import torch
 
 from surgeon.block import Block
-from surgeon.errors import SurgeonError
 from surgeon.evals.engine import Engine
 from surgeon.evals.layout import Request
 from surgeon.plan import LayerPlan
