@@ -24,7 +24,6 @@ from math import log
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import logsumexp
 from scipy.stats import norm
 
 from surgeon.errors import UsageError
@@ -34,7 +33,7 @@ Array = NDArray[np.float64]
 BETS: Array = np.geomspace(0.03, 0.90, 10)
 """Fractions of the largest allowed bet; good for |mean| / share of ties broken in 0.05 .. 1."""
 
-MOST_LOOKS = 100
+MOST_LOOKS = 16
 """Looks per update where differences take many values; ternary ones are looked at one by one."""
 
 
@@ -51,7 +50,9 @@ def log_capital(values: Array, counts: Array, mean: Array) -> Array:
     """
     odds = (values[None, :, None] - mean[:, None, None]) / (1 + mean[:, None, None])  # (L, V, 1)
     gains = np.log1p(BETS * odds)  # (L, V, bets)
-    return np.asarray(logsumexp((counts[:, :, None] * gains).sum(axis=1), axis=1) - log(len(BETS)))
+    logs = (counts[:, None, :] @ gains)[:, 0]  # (L, bets)
+    most = logs.max(axis=1)
+    return np.asarray(most + np.log(np.exp(logs - most[:, None]).mean(axis=1)))
 
 
 def lower_bound(values: Array, counts: Array, alpha: float) -> Array:

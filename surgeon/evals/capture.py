@@ -129,8 +129,12 @@ class LayerRunner:
     def _require_same_logits(self) -> None:
         vocabulary = self.model.config.get_text_config(decoder=True).vocab_size
         ids = (torch.arange(2, 14, device=self.model.device) % vocabulary).reshape(2, 6)
+        outputs: list[Any] = []
+        hook = self.layers[0].register_forward_hook(lambda _m, _i, output: outputs.append(output))
         with torch.inference_mode():
             want = self.model(input_ids=ids, use_cache=False).logits.float()
+            hook.remove()
+            self._tuple = isinstance(outputs[0], tuple)
             got = self._logits(ids).float()
         if not want.isfinite().all():
             return  # broken weights are reported where they are scored, with the document
@@ -142,8 +146,6 @@ class LayerRunner:
             )
 
     def _logits(self, ids: torch.Tensor) -> torch.Tensor:
-        args, kwargs = (first := self.capture(ids)).calls[0]
-        self._tuple = isinstance(self.layers[0](first.hidden, *args, **kwargs), tuple)
         captured = self.capture(ids)
         hidden = captured.hidden
         for layer in range(len(self.layers)):

@@ -145,10 +145,9 @@ class Engine:
     def _rows(self, requests: Sequence[Request]) -> list[Row]:
         if not self.pack:
             return plain_rows(requests, self.max_length)
-        # A packed row's mask replaces the model's own, so it must not outgrow a window.
         spans = [getattr(self.config, name, None) for name in WINDOWS]
         window = min([span for span in spans if isinstance(span, int)], default=self.max_length)
-        return packed_rows(requests, min(window, self.max_length))
+        return packed_rows(requests, self.max_length, window)
 
     def _count(
         self, trie: LayerTrie[Key], rows: Sequence[Row], requests: Mapping[Request, int]

@@ -236,31 +236,36 @@ def _find_stock(name: str, include_path: Path | None) -> dict[str, Any]:
     own = TaskManager(include_defaults=False, include_path=include_path) if include_path else None
     if own is not None and name in own.all_tasks:
         return dict(own.load([name])["tasks"])
-    # Indexing lm-eval's 14,000 files takes 5-10 s; a task's own file is found in under one.
-    file = _yaml_of(name, Path(str(stock.__file__)).parent)
-    if file is not None:
-        return dict(TaskManager(include_defaults=False).load([str(file)])["tasks"])
+    # Indexing lm-eval's 14,000 files takes 5-10 s; a task's own file is found in about one.
+    files = _yaml_files(name, Path(str(stock.__file__)).parent)
+    own_files = [path for path, text in files.items() if name in _TASK_LINE.findall(text)]
+    if len(own_files) == 1:
+        return dict(TaskManager(include_defaults=False).load([str(own_files[0])])["tasks"])
+    if not files and own is None:
+        raise UnknownName("task", name, TASKS)
     manager = TaskManager(include_path=include_path)
     if name not in manager.all_tasks:
         raise UnknownName("task", name, TASKS)
     return dict(manager.load([name])["tasks"])
 
 
-def _yaml_of(name: str, root: Path) -> Path | None:
-    """The one YAML file below `root` that defines a task of this name, if there is one."""
-    files = [
+def _yaml_files(name: str, root: Path) -> dict[Path, str]:
+    """Task definitions below `root` that mention the name, with their text.
+
+    The file that is named like the task is tried before all others are read.
+    """
+    paths = [
         Path(folder, file)
-        for folder, _, names in os.walk(root)
-        for file in names
-        if file.endswith(".yaml")
+        for folder, _, files in os.walk(root)
+        for file in files
+        if file.endswith((".yaml", ".yml"))
     ]
-    named = [path for path in files if path.stem == name]
-    for paths in (named, files):
-        texts = ((path, path.read_text(encoding="utf-8", errors="replace")) for path in paths)
-        found = [path for path, text in texts if name in _TASK_LINE.findall(text)]
-        if len(found) == 1:
-            return found[0]
-    return None
+    for group in ([path for path in paths if path.stem == name], paths):
+        texts = {path: path.read_text(encoding="utf-8", errors="replace") for path in group}
+        found = {path: text for path, text in texts.items() if name in text}
+        if found:
+            return found
+    return {}
 
 
 def _finish(name: str, split: str, task: Any, protocol: Protocol) -> EvalTask:

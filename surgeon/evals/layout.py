@@ -54,11 +54,15 @@ def plain_rows(requests: Sequence[Request], longest: int) -> list[Row]:
     return list(rows.values())
 
 
-def packed_rows(requests: Sequence[Request], longest: int) -> list[Row]:
+def packed_rows(requests: Sequence[Request], longest: int, widest: int) -> list[Row]:
     """One row per context with all its continuations; plain rows where that cannot be.
 
-    A context and its continuations that do not fit into `longest` together are cut
-    differently per continuation, and stay plain.
+    Args:
+        requests: distinct.
+        longest: longest input of the model. Beyond it, the left is cut, and differently for
+            each continuation.
+        widest: widest packed row; below `longest` where attention has a window, since a
+            packed row's mask takes the place of the model's own.
     """
     groups: dict[Tokens, list[Request]] = {}
     for request in requests:
@@ -66,7 +70,7 @@ def packed_rows(requests: Sequence[Request], longest: int) -> list[Row]:
     rows: list[Row] = []
     for context, group in groups.items():
         extra = sum(len(request.continuation) - 1 for request in group)
-        if len(context) + extra > longest:
+        if len(context) + extra > min(longest, widest):
             rows.extend(plain_rows(group, longest))
         else:
             rows.append(_packed(context, group))
@@ -93,12 +97,16 @@ def _packed(context: Tokens, group: Sequence[Request]) -> Row:
 def batches(rows: Sequence[Row], most_rows: int, most_tokens: int) -> Iterator[list[Row]]:
     """Rows of similar length together, longest first, within a budget of padded tokens.
 
-    The order depends on the rows alone, so a rerun gives the same batches.
+    Packed and causal rows never share a batch: a packed batch brings a mask of its own, and
+    a causal row keeps the model's. The order depends on the rows alone, so a rerun gives
+    the same batches.
     """
-    order = sorted(rows, key=lambda row: (-len(row.tokens), row.tokens))
-    start = 0
-    while start < len(order):
-        width = len(order[start].tokens)
-        count = max(1, min(most_rows, most_tokens // width))
-        yield order[start : start + count]
-        start += count
+    for packed in (True, False):
+        kind = [row for row in rows if bool(row.branches) == packed]
+        order = sorted(kind, key=lambda row: (-len(row.tokens), row.tokens))
+        start = 0
+        while start < len(order):
+            width = len(order[start].tokens)
+            count = max(1, min(most_rows, most_tokens // width))
+            yield order[start : start + count]
+            start += count

@@ -24,12 +24,16 @@ RANK = {
 NO_TORCH = {
     "version", "errors", "record", "block", "plan", "sequential", "checkpoint", "stats", "paired",
     "score", "tasks",
+
+
+    "version", "errors", "record", "block", "plan", "sequential",
+    "checkpoint", "stats", "paired", "score", "tasks",
 }  # fmt: skip
 
 ONLY = {
     "lm_eval": {"evals/harness.py"},
     "huggingface_hub": {"hub.py", "report/card.py"},
-    "matplotlib": {"report/plots.py"},
+    "matplotlib": {"report/plots.py", "report/plots_check.py"},
 }
 
 
