@@ -41,7 +41,7 @@ def verdict_line(verdict: "Verdict") -> str:
     low, high = verdict.interval
     return (
         f"{verdict.base:.3f} -> {verdict.candidate:.3f} "
-        f"({verdict.difference:+.3f}, {verdict.level:.0%} interval {low:+.3f} to {high:+.3f}; "
+        f"({verdict.difference:+.3f}, {100 * verdict.level:.4g}% interval {low:+.3f} to {high:+.3f}; "
         f"n {verdict.n}, {verdict.wins} won, {verdict.losses} lost, {verdict.ties} tied)"
     )
 
