@@ -98,6 +98,7 @@ def load_model(
     device: str = "cpu",
     dtype: str = "float32",
     attention: str | None = None,
+    device_map: str | None = None,
 ) -> PreTrainedModel:
     """Load a causal LM from a folder, strictly: every key must be there and be used.
 
@@ -106,6 +107,8 @@ def load_model(
         device: where to put it.
         dtype: a name of `DTYPES`.
         attention: attention implementation, or None for the library's choice.
+        device_map: `auto` spreads the layers over all devices there are; `device` is then
+            not used.
 
     Raises:
         SurgeonError: keys are missing, unexpected or mismatched, or loading fails.
@@ -113,6 +116,8 @@ def load_model(
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
     extra = {"attn_implementation": attention} if attention else {}
+    if device_map:
+        extra["device_map"] = device_map
     try:
         model, report = auto_class(load_config(path)).from_pretrained(
             path,
@@ -132,7 +137,7 @@ def load_model(
             f"`{path}` does not load cleanly: {len(keys)} {name.replace('_', ' ')}, "
             f"first `{keys[0]}`"
         )
-    return model.to(device).eval()  # type: ignore[no-any-return]
+    return (model if device_map else model.to(device)).eval()  # type: ignore[no-any-return]
 
 
 def load_tokenizer(path: Path) -> PreTrainedTokenizerBase:

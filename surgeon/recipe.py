@@ -154,7 +154,9 @@ def validate(data: dict[str, Any], origin: str, lines: dict[tuple[str, ...], int
     try:
         return Recipe.model_validate(data)
     except ValidationError as error:
-        items = [item for item in error.errors() if item["type"] != "too_short" or not item["input"]]
+        items = [
+            item for item in error.errors() if item["type"] != "too_short" or not item["input"]
+        ]
         problems = [_problem(origin, lines, item) for item in items]
         count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
         raise RecipeError(f"{count} in the recipe\n" + "\n".join(problems)) from error
