@@ -141,7 +141,7 @@ def run_bare(folder: Path, dtype: str, ids: list[list[int]]) -> float:
 
     from surgeon.models import decoder_layers, load_model
     from surgeon.probe.capture import Runner, owner_of
-    from surgeon.probe.engine import arrange
+    from surgeon.probe.subject import arrange
 
     model = load_model(folder, dtype=dtype)
     path, stack = decoder_layers(model)
@@ -158,7 +158,7 @@ def run_bare(folder: Path, dtype: str, ids: list[list[int]]) -> float:
 def run_probe(folder: Path, dtype: str, ids: list[list[int]]) -> float:
     """The project's collection: from the files to the layer statistics."""
     from surgeon.checkpoint.store import Checkpoint
-    from surgeon.probe.engine import open_model
+    from surgeon.probe.subject import open_model
     from surgeon.probe.sweep import sweep
 
     subject = open_model(Checkpoint.open(folder), ids, "cpu", dtype, head=False)

@@ -7,9 +7,10 @@ import pytest
 
 from surgeon.block import all_blocks
 from surgeon.checkpoint.store import Checkpoint
-from surgeon.probe.engine import ProbeResult, open_model, probe
+from surgeon.probe.engine import ProbeResult, probe
 from surgeon.probe.plans import compare_predictions, run_candidates
 from surgeon.probe.prompts import Prompts
+from surgeon.probe.subject import open_model
 from surgeon.probe.sweep import sweep
 
 TEXTS, IDS = probe_models.prompts(), probe_models.ids()
