@@ -147,9 +147,7 @@ def load_tokenizer(path: Path) -> PreTrainedTokenizerBase:
         SurgeonError: there is none, or it cannot be read.
     """
     try:
-        return AutoTokenizer.from_pretrained(  # type: ignore[no-any-return]
-            path, local_files_only=True, trust_remote_code=False
-        )
+        return AutoTokenizer.from_pretrained(path, local_files_only=True, trust_remote_code=False)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise SurgeonError(f"no usable tokenizer in `{path}`: {error}") from error
 
@@ -221,13 +219,13 @@ def plan_view(model: PreTrainedModel, plan: LayerPlan) -> PreTrainedModel:
     stack = nn.ModuleList(_at_position(layers[i], at) for at, i in enumerate(plan.layers))
     view = _shell(model)
     view.config = config  # type: ignore[assignment]
-    view.generation_config = copy.deepcopy(model.generation_config)
+    view.generation_config = copy.deepcopy(model.generation_config)  # type: ignore[assignment]
     parent = view
     *parents, leaf = path.split(".")
     for name in parents:
         child = _shell(parent._modules[name])  # type: ignore[arg-type]
         if hasattr(child, "config"):
-            child.config = config
+            child.config = config  # type: ignore[assignment]
         parent._modules[name] = child
         parent = child
     parent._modules[leaf] = stack

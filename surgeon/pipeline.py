@@ -38,6 +38,9 @@ R = TypeVar("R", bound=Record)
 Report = Callable[[str, int, int], None]
 """Progress callback `(stage, done, total)`."""
 
+Say = Callable[[StageSummary], None]
+"""Called once a stage, when it is done."""
+
 
 def run(
     recipe: Recipe,
@@ -46,6 +49,7 @@ def run(
     *,
     keep: bool = False,
     report: Report = lambda stage, done, total: None,
+    say: Say = lambda stage: None,
 ) -> Outcome:
     """Run a recipe in its folder, taking finished stages as they are.
 
@@ -54,13 +58,14 @@ def run(
         source: the model, resolved.
         folder: new, or the folder of an earlier run of any recipe.
         keep: duplicate the best measured block even if none gained enough.
-        report: progress callback.
+        report: progress callback within a stage.
+        say: called with each stage's summary when it is done.
 
     Raises:
         Refused: a guard said no; nothing was written.
         SurgeonError: a stage failed; finished stages are kept.
     """
-    return _Run(recipe, source, folder, keep, report).outcome()
+    return _Run(recipe, source, folder, keep, report, say).outcome()
 
 
 def judge_names(recipe: Recipe, source: Source) -> tuple[Checkpoint, list[str]]:
@@ -84,8 +89,17 @@ def judge_names(recipe: Recipe, source: Source) -> tuple[Checkpoint, list[str]]:
 class _Run:
     """The stages of one run and what they share."""
 
-    def __init__(self, recipe: Recipe, source: Source, folder: Path, keep: bool, report: Report):
-        self.recipe, self.source, self.keep, self.report = recipe, source, keep, report
+    def __init__(
+        self,
+        recipe: Recipe,
+        source: Source,
+        folder: Path,
+        keep: bool,
+        report: Report,
+        say: Say,
+    ):
+        self.recipe, self.source, self.keep = recipe, source, keep
+        self.report, self.say = report, say
         self.checkpoint, self.warnings = judge_names(recipe, source)
         self.prompts = load_prompts(
             recipe.probe.prompts, limit=recipe.probe.limit, seed=recipe.seed
@@ -138,7 +152,7 @@ class _Run:
         record, done, reused = self.folder.stage(name, everything, kind, compute, intact)
         summary = StageSummary(name=name, text=say(record), seconds=done.seconds, reused=reused)
         self.stages.append(summary)
-        self.report(name, 1, 1)
+        self.say(summary)
         return record
 
     @cached_property

@@ -12,7 +12,7 @@ from rich.text import Text
 
 if TYPE_CHECKING:  # `duplicate` shows a table and must not load torch for it
     from surgeon.checkpoint.manifest import Manifest
-    from surgeon.outcome import Outcome
+    from surgeon.outcome import Outcome, StageSummary
     from surgeon.paired import Verdict
     from surgeon.probe.engine import ProbeResult
     from surgeon.recipe import Recipe
@@ -85,6 +85,11 @@ def outcome_table(outcome: "Outcome") -> RenderableType:
         parts.append(Text(f"model    {outcome.model}"))
     parts.append(Text(f"records  {outcome.folder}"))
     return Group(*parts)
+
+
+def stage_line(stage: "StageSummary") -> str:
+    """One finished stage in one line."""
+    return f"{stage.name}: {stage.text} ({'kept' if stage.reused else f'{stage.seconds:.1f} s'})"
 
 
 def conclusion(outcome: "Outcome") -> Text:

@@ -22,12 +22,8 @@ RANK = {
 }  # fmt: skip
 
 NO_TORCH = {
-    "version", "errors", "record", "block", "plan", "sequential", "checkpoint", "stats", "paired",
-    "score", "tasks",
-
-
     "version", "errors", "record", "block", "plan", "sequential",
-    "checkpoint", "stats", "paired", "score", "tasks",
+    "checkpoint", "stats", "paired", "score", "tasks", "selection",
 }  # fmt: skip
 
 ONLY = {
