@@ -144,8 +144,10 @@ def _trust(
     seed: int,
     report: Report,
 ) -> tuple[Robustness, ...]:
-    """Robustness of the scorers whose evidence is kept per prompt; `contrastive` needs
-    both kinds in every draw, which a random draw does not promise, so it is left out.
+    """Robustness of the scorers whose evidence is kept per prompt.
+
+    `contrastive` needs both kinds of prompts in every draw, which a random draw does not
+    promise, so it is left out.
     """
     able = [s for s in scorers if s.needs in PER_PROMPT and s.needs != "groups"]
     if not able:

@@ -109,17 +109,25 @@ def robustness(
             if report:
                 report(done, total)
     return [
-        Robustness(
-            scorer=scorer.key,
-            winner=full[at].best.block if full[at].best else None,
-            score=full[at].best.score if full[at].best else float("nan"),
-            rows=tuple(
-                _draws(name, len(plan[name][0]), [each[at] for each in rankings], full[at])
-                for name, rankings in found.items()
-            ),
-        )
-        for at, scorer in enumerate(scorers)
+        _summary(overall, {name: [each[at] for each in found[name]] for name in plan}, plan)
+        for at, overall in enumerate(full)
     ]
+
+
+def _summary(
+    overall: Ranking,
+    found: Mapping[str, Sequence[Ranking]],
+    plan: Mapping[str, Sequence[Sequence[int]]],
+) -> Robustness:
+    best = overall.best
+    return Robustness(
+        scorer=overall.scorer,
+        winner=best.block if best else None,
+        score=best.score if best else float("nan"),
+        rows=tuple(
+            _draws(name, len(plan[name][0]), rankings, overall) for name, rankings in found.items()
+        ),
+    )
 
 
 def _draws(name: str, prompts: int, rankings: Sequence[Ranking], full: Ranking) -> Draws:
