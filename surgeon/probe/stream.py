@@ -14,6 +14,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from accelerate import init_empty_weights
@@ -191,7 +192,7 @@ class Skeleton:
             stored = self._stored_name(head, leaf) or self._only_of_its_shape(
                 tuple(empty.shape), leaf, self._stored_name(table, "weight")
             )
-            tied = self.model.config.get_text_config(decoder=True).tie_word_embeddings
+            tied = _tied(self.model.config)
             if stored is None and leaf == "weight" and tied:
                 stored = self._stored_name(table, "weight")
             if stored is None:
@@ -268,6 +269,13 @@ class Skeleton:
                 continue  # prediction layers behind the stack are not run
             if name not in used and not _OLD_BUFFERS.search(name):
                 raise CannotStream(f"the model has no place for the stored tensor `{name}`")
+
+
+def _tied(config: Any) -> bool:
+    """Whether the head shares the embedding; a text tower may leave it to the outer config."""
+    text = config.get_text_config(decoder=True)
+    stated = getattr(text, "tie_word_embeddings", None)
+    return bool(getattr(config, "tie_word_embeddings", False) if stated is None else stated)
 
 
 def _named(module: nn.Module, leaf: str) -> Tensor | None:

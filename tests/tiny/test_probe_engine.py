@@ -47,7 +47,8 @@ def test_statistics_match_the_twin(folders, family):
         )
 
 
-@pytest.mark.parametrize("family", probe_models.FAMILIES)
+# Jamba's config derives the kind of each layer from its number, so the twin cannot repeat one.
+@pytest.mark.parametrize("family", sorted(set(probe_models.FAMILIES) - {"jamba"}))
 def test_candidates_match_models_whose_layers_were_repeated(folders, family):
     folder = folders(family)
     subject = subject_of(folder)
