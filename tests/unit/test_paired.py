@@ -65,7 +65,7 @@ def test_published_runs_get_the_verdicts_they_deserve():
 
 
 def test_fixed_needs_both_the_test_and_the_interval():
-    for wins in range(0, 40):
+    for wins in range(40):
         verdict = compare(*scores(wins, 10, 50), plan="fixed", margin=1e-6)
         clear = verdict.p <= 0.05 and not verdict.interval[0] <= 0 <= verdict.interval[1]
         assert (verdict.verdict in ("improved", "worse")) == clear
