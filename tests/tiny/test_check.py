@@ -234,9 +234,11 @@ def test_a_plan_is_proven_by_bytes_not_by_the_manifest(planted, tmp_path):
     assert "two loaded models" in result.validity.weights
 
 
-def test_settings_that_cannot_be_are_refused(planted):
+def test_settings_that_cannot_be_are_refused(planted, monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name, package=None: None)
     with pytest.raises(SurgeonError, match="vllm is not installed"):
         check(DEMO, planted, ["cups"], backend="vllm", **CPU)
+    monkeypatch.undo()
     with pytest.raises(UsageError, match="leaves no document"):
         check(DEMO, planted, ["cups"], limit=0, **CPU)
     with pytest.raises(UsageError, match="cannot be pooled"):
