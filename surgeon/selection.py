@@ -57,6 +57,11 @@ class Selection(Record):
         """The measured block with the largest gain, whether it won or not."""
         return _best(self.tried) if self.tried else None
 
+    @property
+    def verdict(self) -> Verdict | None:
+        """The comparison of the best measured block on the split it was chosen on."""
+        return self.best.verdict if self.best else None
+
 
 def propose(rankings: Sequence[Ranking], candidates: Mapping[str, int]) -> list[Proposal]:
     """Each scorer's best blocks, without repeats; the first to propose a block is named.
@@ -163,9 +168,7 @@ def select(
 
 def _measure(proposals: Sequence[Proposal], compare: Compare) -> list[Tried]:
     verdicts = compare([proposal.block for proposal in proposals]) if proposals else {}
-    return [
-        Tried(block=p.block, origin=p.origin, verdict=verdicts[p.block]) for p in proposals
-    ]
+    return [Tried(block=p.block, origin=p.origin, verdict=verdicts[p.block]) for p in proposals]
 
 
 def _best(tried: Sequence[Tried]) -> Tried:

@@ -120,6 +120,11 @@ class Checkpoint:
         return sum(tensor.nbytes for tensor in self.tensors)
 
     @property
+    def is_quantised(self) -> bool:
+        """Whether config.json states a quantisation method."""
+        return any("quantization_config" in level for level in (self.config, self.level))
+
+    @property
     def origin(self) -> Origin:
         """Model id and revision if the folder is a cache snapshot, else the folder's name."""
         absolute = Path(os.path.abspath(self.path))

@@ -81,6 +81,11 @@ class Output:
         if not self.quiet:
             print(f"warning: {text}", file=sys.stderr)
 
+    def stage(self, text: str) -> None:
+        """A finished stage of several; a terminal shows bars and the summary instead."""
+        if self.progress and not sys.stderr.isatty():
+            print(text, file=sys.stderr, flush=True)
+
     def error(self, error: SurgeonError) -> None:
         """A deliberate failure: on stderr, and as a document where JSON was asked for."""
         print(f"error: {error}", file=sys.stderr)
@@ -98,9 +103,14 @@ class Output:
             )
 
     @contextmanager
-    def working(self) -> Iterator[Report]:
-        """Show progress while the body runs; yields the callback to report it with."""
-        if not self.progress:
+    def working(self, stages: bool = False) -> Iterator[Report]:
+        """Show progress while the body runs; yields the callback to report it with.
+
+        Args:
+            stages: the command says its stages by itself, so that off a terminal no line is
+                wanted for what happens within them.
+        """
+        if not self.progress or (stages and not sys.stderr.isatty()):
             yield lambda stage, done, total: None
         elif sys.stderr.isatty() and os.environ.get("TERM") != "dumb":
             yield from self._bars()

@@ -11,8 +11,10 @@ from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
+import torch
 
 from surgeon.block import Block
+from surgeon.checkpoint.store import Checkpoint
 from surgeon.errors import UsageError
 from surgeon.models import (
     Choice,
@@ -25,9 +27,12 @@ from surgeon.models import (
     stored_dtype,
 )
 from surgeon.probe.capture import Captured, Runner, keeps_apart, owner_of
+from surgeon.probe.jvp import sensitivities
 from surgeon.probe.pack import group, pack
+from surgeon.probe.passes import SecondPass
 from surgeon.probe.plans import compare_predictions, run_candidates
-from surgeon.probe.prompts import Prompts
+from surgeon.probe.prompts import Prompts, load_prompts
+from surgeon.probe.stream import CannotStream, Skeleton
 from surgeon.probe.sweep import Layers, Loaded, Report, sweep
 from surgeon.probe.tokens import MAX_TOKENS, encode
 from surgeon.record import Record
@@ -148,6 +153,7 @@ def probe(
     """
     started = time.monotonic()
     folder = Path(model)
+    checkpoint = Checkpoint.open(folder)
     chosen = [get_scorer(name) for name in scorers]
     if not chosen:
         raise UsageError("no scorer was asked for")
@@ -158,9 +164,10 @@ def probe(
     if isinstance(dtype, str):
         dtype = choose_dtype(dtype, stored_dtype(config.to_dict()), device.value)
     ids, notes = encode(load_tokenizer(folder), prompts.texts, max_tokens=max_tokens)
-    subject = open_model(folder, ids, device.value, dtype.value)
+    head = any(scorer.needs in ("plans", "jacobians") for scorer in chosen)
+    subject = open_model(checkpoint, ids, device.value, dtype.value, head=head)
     means = sweep(subject.layers, subject.batches, report=report)
-    evidence = gather(subject, means, chosen, blocks, report)
+    evidence = gather(subject, means, chosen, blocks, prompts.texts, seed, report)
     mode = CIRCUITPROBE if compat else None
     assert evidence.layers is not None
     return ProbeResult(
@@ -184,13 +191,44 @@ def probe(
     )
 
 
-def open_model(folder: Path, ids: Sequence[Sequence[int]], device: str, dtype: str) -> Subject:
-    """Load a model and bring the prompts to its first layer."""
-    model = load_model(folder, device=device, dtype=dtype)
-    path, stack = decoder_layers(model)
-    runner = Runner(model, owner_of(model, path), list(stack))
+def open_model(
+    checkpoint: Checkpoint,
+    ids: Sequence[Sequence[int]],
+    device: str,
+    dtype: str,
+    *,
+    head: bool = True,
+    attention: str | None = None,
+) -> Subject:
+    """Bring the prompts to a model's first layer, its layers to be streamed from the files.
+
+    Args:
+        checkpoint: the opened model folder.
+        ids: token ids of each prompt.
+        device: where to compute.
+        dtype: a name of `DTYPES`.
+        head: also make next-token logits possible.
+        attention: attention implementation, or None for the library's choice.
+
+    Returns:
+        The model in layers; where streaming would be wrong the whole model is loaded, and
+        the notes say why.
+    """
+    try:
+        skeleton = Skeleton(checkpoint, dtype, device, attention)
+        skeleton.fill_around(torch.tensor([token for row in ids for token in row]))
+        if head:
+            skeleton.fill_head()
+    except CannotStream as reason:
+        model = load_model(checkpoint.path, device=device, dtype=dtype, attention=attention)
+        path, stack = decoder_layers(model)
+        layers: Layers = Loaded(list(stack))
+        why = [f"the whole model is in memory: {reason}"]
+    else:
+        model, path, layers, why = skeleton.model, skeleton.path, skeleton.layers(), []
+    runner = Runner(model, owner_of(model, path), list(decoder_layers(model)[1]))
     batches, notes = arrange(runner, ids, device)
-    return Subject(runner, Loaded(list(stack)), batches, notes)
+    return Subject(runner, layers, batches, [*why, *notes])
 
 
 def arrange(
@@ -215,19 +253,59 @@ def gather(
     means: PromptMeans,
     scorers: Sequence[Scorer],
     blocks: Sequence[Block],
+    texts: Sequence[str],
+    seed: int,
     report: Report,
 ) -> Evidence:
     """Measure what the scorers need beyond the layer statistics."""
     evidence = Evidence(layers=means.layer_stats())
     needs = {scorer.needs for scorer in scorers}
-    if "plans" in needs:
-        finals = run_candidates(subject.layers, subject.batches, blocks, report=report)
-        plans = compare_predictions(subject.runner, finals, blocks, means.depth)
-        evidence = replace(evidence, plans=plans)
+    if needs & {"plans", "passes"}:
+        watch, plans = SecondPass(), "plans" in needs
+        finals = run_candidates(
+            subject.layers,
+            subject.batches,
+            blocks,
+            watch=watch if "passes" in needs else None,
+            to_the_end=plans,
+            report=report,
+        )
+        if plans:
+            found = compare_predictions(subject.runner, finals, blocks, means.depth)
+            evidence = replace(evidence, plans=found)
+        if "passes" in needs:
+            evidence = replace(evidence, passes=watch.stats(means.depth))
+    if "jacobians" in needs:
+        first_order = sensitivities(
+            subject.layers, subject.runner, subject.batches, blocks, seed=seed, report=report
+        )
+        evidence = replace(evidence, jacobians=first_order)
+    if "groups" in needs:
+        evidence = replace(evidence, groups=_groups(means, texts))
     if "deltas" in needs:
         deltas = np.diff(means.means, axis=0).mean(axis=1, dtype=np.float64)
         evidence = replace(evidence, deltas=deltas)
     return evidence
+
+
+def _groups(means: PromptMeans, texts: Sequence[str]) -> dict[str, LayerStats]:
+    """Statistics over the reasoning and over the general prompts, from the same pass.
+
+    Raises:
+        UsageError: there are not both kinds among the prompts.
+    """
+    general = set(load_prompts("general").texts)
+    kinds: dict[str, list[int]] = {"reasoning": [], "general": []}
+    for at, text in enumerate(texts):
+        kinds["general" if text in general else "reasoning"].append(at)
+    for kind, members in kinds.items():
+        if not members:
+            raise UsageError(
+                f"scorer `contrastive` compares reasoning with general prompts, "
+                f"and there are no {kind} ones",
+                hint="use --prompts default",
+            )
+    return {kind: means.subset(members).layer_stats() for kind, members in kinds.items()}
 
 
 def _identity(folder: Path, depth: int, width: int, model_type: str) -> ModelIdentity:

@@ -11,13 +11,13 @@ from rich.table import Table
 from rich.text import Text
 
 if TYPE_CHECKING:  # `duplicate` shows a table and must not load torch for it
-    from surgeon.checkpoint.inspect import Inspection
     from surgeon.checkpoint.manifest import Manifest
-    from surgeon.evals.result import CheckResult
-    from surgeon.outcome import Outcome
+    from surgeon.outcome import Outcome, StageSummary
     from surgeon.paired import Verdict
     from surgeon.probe.engine import ProbeResult
+    from surgeon.recipe import Recipe
     from surgeon.selection import Selection
+    from surgeon.verify import Verification
 
 STYLE = {
     "improved": "bold green",
@@ -87,6 +87,11 @@ def outcome_table(outcome: "Outcome") -> RenderableType:
     return Group(*parts)
 
 
+def stage_line(stage: "StageSummary") -> str:
+    """One finished stage in one line."""
+    return f"{stage.name}: {stage.text} ({'kept' if stage.reused else f'{stage.seconds:.1f} s'})"
+
+
 def conclusion(outcome: "Outcome") -> Text:
     """The last word of a run, with its numbers."""
     text = Text("verdict  ")
@@ -142,4 +147,18 @@ def manifest_table(manifest: "Manifest", out: Path, dry_run: bool) -> Renderable
         table.add_row("left out", ", ".join(manifest.left))
     for check in manifest.checks:
         table.add_row("checked", check)
+    return table
+
+
+def recipe_text(recipe: "Recipe", folder: Path) -> str:
+    """What a run would do: the recipe as it would be run, and where the results would go."""
+    return f"{recipe.to_yaml()}\nwould go to {folder}; nothing was read but headers or written"
+
+
+def verification_table(found: "Verification") -> RenderableType:
+    """Each check, its state and what was compared."""
+    table = plain_table("check", "state", "detail")
+    style = {"passed": "green", "failed": "bold red", "not measured": "yellow"}
+    for check in found.checks:
+        table.add_row(check.name, f"[{style[check.state]}]{check.state}[/]", check.detail)
     return table

@@ -24,7 +24,7 @@ CIRCUITPROBE = "circuitprobe"
 Terms = dict[str, float | str]
 """Term name -> its contribution to the score, or why it is not defined."""
 
-Needs = Literal["layers", "groups", "deltas", "blocks", "plans"]
+Needs = Literal["layers", "groups", "deltas", "passes", "jacobians", "plans"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,20 +35,22 @@ class Evidence:
         layers: statistics over all prompts.
         groups: statistics over the prompts of one kind: `reasoning` and `general`.
         deltas: (N, D) mean over prompts of each layer's mean output minus mean input.
-        blocks: measurements of each block by itself.
+        passes: what a second pass of each block over its own output does.
+        jacobians: first-order sensitivities of each block.
         plans: next-token distributions of the candidates.
     """
 
     layers: LayerStats | None = None
     groups: Mapping[str, LayerStats] | None = None
     deltas: Floats | None = None
-    blocks: BlockStats | None = None
+    passes: BlockStats | None = None
+    jacobians: BlockStats | None = None
     plans: PlanStats | None = None
 
     @property
     def depth(self) -> int:
         """Number of decoder layers."""
-        for part in (self.layers, self.plans, self.blocks):
+        for part in (self.layers, self.plans, self.passes, self.jacobians):
             if part is not None:
                 return part.depth
         if self.deltas is not None:
