@@ -195,23 +195,17 @@ def plan_from(result: Any, depth: int, times: int = 2) -> LayerPlan:
         UsageError: another kind of document, a result without a winner, another depth.
     """
     tag = result.get("schema") if isinstance(result, dict) else None
-    if tag == Manifest.SCHEMA:
-        return _for_depth(Manifest.from_dict(result).plan, depth)
-    if tag == "surgeon.run/1":
-        result = result["selection"]
-        tag = Selection.SCHEMA
-    if tag == Selection.SCHEMA:
-        winner = Selection.from_dict(result).winner
-        if winner is None:
-            raise UsageError("the result has no winner: no block gained enough")
-        return LayerPlan.duplicate(depth, winner, times)
-    if tag == "surgeon.probe/1":
-        ranking = Ranking.from_dict(result["rankings"][0])
-        if ranking.best is None:
-            raise UsageError(f"`{ranking.scorer}` ranked no block")
-        if ranking.depth != depth:
-            raise UsageError(f"the probe is of {ranking.depth} layers, the model has {depth}")
-        return LayerPlan.duplicate(depth, ranking.best.block, times)
+    try:
+        if tag == Manifest.SCHEMA:
+            return _for_depth(Manifest.from_dict(result).plan, depth)
+        if tag == Selection.SCHEMA:
+            return _winner(Selection.from_dict(result), depth, times)
+        if tag == "surgeon.run/1":
+            return _winner(Selection.from_part(result["selection"]), depth, times)
+        if tag == "surgeon.probe/1":
+            return _first(Ranking.from_part(result["rankings"][0]), depth, times)
+    except (KeyError, IndexError, TypeError) as error:
+        raise UsageError(f"the `{tag}` document is incomplete: {error!r}") from error
     raise UsageError(
         f"cannot take a block from a document with schema `{tag}`",
         hint="give the JSON of surgeon probe or surgeon run, or a surgeon.json",
@@ -222,3 +216,17 @@ def _for_depth(plan: LayerPlan, depth: int) -> LayerPlan:
     if plan.depth != depth:
         raise UsageError(f"the plan is for {plan.depth} layers, the model has {depth}")
     return plan
+
+
+def _winner(selection: Selection, depth: int, times: int) -> LayerPlan:
+    if selection.winner is None:
+        raise UsageError("the result has no winner: no block gained enough")
+    return LayerPlan.duplicate(depth, selection.winner, times)
+
+
+def _first(ranking: Ranking, depth: int, times: int) -> LayerPlan:
+    if ranking.best is None:
+        raise UsageError(f"`{ranking.scorer}` ranked no block")
+    if ranking.depth != depth:
+        raise UsageError(f"the probe is of {ranking.depth} layers, the model has {depth}")
+    return LayerPlan.duplicate(depth, ranking.best.block, times)

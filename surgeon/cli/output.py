@@ -16,10 +16,11 @@ from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
 from surgeon.errors import SurgeonError
-from surgeon.record import Record
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # help must not wait for them
     from rich.console import Console, RenderableType
+
+    from surgeon.record import Record
 
 Report = Callable[[str, int, int], None]
 """Progress callback `(stage, done, total)`; `total` 0 means unknown."""
@@ -58,7 +59,7 @@ class Output:
         """Forget the last command's output."""
         _current.set(None)
 
-    def result(self, record: Record, text: "RenderableType", identifier: str) -> None:
+    def result(self, record: "Record", text: "RenderableType", identifier: str) -> None:
         """Print the command's one result on stdout."""
         if self.as_json:
             self.document(record.to_dict())
