@@ -137,8 +137,8 @@ def curse(quick):
         # The winner is as good as the base; fresh documents, looked at one by one.
         improved = []
         for start in range(0, runs, 100):
-            w, l = draw(generator, min(100, runs - start), confirm, 0.0, discordance)
-            improved.append((log_capital(w, l, 0) >= math.log(2 / ALPHA)).any(1))
+            won, lost = draw(generator, min(100, runs - start), confirm, 0.0, discordance)
+            improved.append((log_capital(won, lost, 0) >= math.log(2 / ALPHA)).any(1))
         rows.append({
             "select documents": n, "candidates": candidates, "runs": runs,
             "best looks better by": float(apparent.mean()),

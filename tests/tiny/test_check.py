@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from saved import save_plan
 from safetensors.torch import load_file, save_file
+from saved import save_plan
 
 from surgeon.block import Block
 from surgeon.errors import SurgeonError, UsageError
