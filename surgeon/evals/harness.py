@@ -216,7 +216,9 @@ def _stock(
 ) -> list[EvalTask]:
     try:
         tasks = _find_stock(name, include_path)
-    except (OSError, ConnectionError, ValueError, RuntimeError, ImportError) as error:
+    except IndexError as error:  # lm-eval looks at a task's first document
+        raise SurgeonError(f"task `{name}` has no documents") from error
+    except (OSError, ValueError, RuntimeError, ImportError, KeyError) as error:
         hint = (
             "run once without --offline to fetch it, or use a bundled task: " + ", ".join(TASKS)
             if offline
