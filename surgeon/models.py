@@ -5,6 +5,7 @@ tensors are not, so a view costs kilobytes. Every position of a view has its own
 """
 
 import copy
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from torch import nn
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
+    AutoModelForImageTextToText,
     AutoTokenizer,
     PreTrainedModel,
     PreTrainedTokenizerBase,
@@ -23,6 +25,8 @@ from transformers.utils import logging as transformers_logging
 from surgeon.checkpoint.config import rewrite_config
 from surgeon.errors import SurgeonError, UnsupportedModel, UsageError
 from surgeon.plan import LayerPlan
+
+_TOWER = re.compile(r"vision|visual|audio|image|speech|video", re.IGNORECASE)
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -94,6 +98,7 @@ def load_model(
     device: str = "cpu",
     dtype: str = "float32",
     attention: str | None = None,
+    device_map: str | None = None,
 ) -> PreTrainedModel:
     """Load a causal LM from a folder, strictly: every key must be there and be used.
 
@@ -102,6 +107,8 @@ def load_model(
         device: where to put it.
         dtype: a name of `DTYPES`.
         attention: attention implementation, or None for the library's choice.
+        device_map: `auto` spreads the layers over all devices there are; `device` is then
+            not used.
 
     Raises:
         SurgeonError: keys are missing, unexpected or mismatched, or loading fails.
@@ -109,8 +116,10 @@ def load_model(
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
     extra = {"attn_implementation": attention} if attention else {}
+    if device_map:
+        extra["device_map"] = device_map
     try:
-        model, report = AutoModelForCausalLM.from_pretrained(
+        model, report = auto_class(load_config(path)).from_pretrained(
             path,
             dtype=DTYPES[dtype],
             use_safetensors=True,
@@ -128,7 +137,7 @@ def load_model(
             f"`{path}` does not load cleanly: {len(keys)} {name.replace('_', ' ')}, "
             f"first `{keys[0]}`"
         )
-    return model.to(device).eval()  # type: ignore[no-any-return]
+    return (model if device_map else model.to(device)).eval()  # type: ignore[no-any-return]
 
 
 def load_tokenizer(path: Path) -> PreTrainedTokenizerBase:
@@ -138,9 +147,7 @@ def load_tokenizer(path: Path) -> PreTrainedTokenizerBase:
         SurgeonError: there is none, or it cannot be read.
     """
     try:
-        return AutoTokenizer.from_pretrained(  # type: ignore[no-any-return]
-            path, local_files_only=True, trust_remote_code=False
-        )
+        return AutoTokenizer.from_pretrained(path, local_files_only=True, trust_remote_code=False)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise SurgeonError(f"no usable tokenizer in `{path}`: {error}") from error
 
@@ -148,7 +155,8 @@ def load_tokenizer(path: Path) -> PreTrainedTokenizerBase:
 def decoder_layers(model: PreTrainedModel) -> tuple[str, nn.ModuleList]:
     """Path and module list of the decoder stack, for example `model.layers`.
 
-    The stack is the module list whose length is the config's layer count.
+    The stack is the module list, outside image and audio towers, whose length is the
+    config's layer count.
 
     Raises:
         UnsupportedModel: none or several lists have that length.
@@ -157,7 +165,7 @@ def decoder_layers(model: PreTrainedModel) -> tuple[str, nn.ModuleList]:
     found = [
         (name, module)
         for name, module in model.named_modules()
-        if isinstance(module, nn.ModuleList) and len(module) == depth
+        if isinstance(module, nn.ModuleList) and len(module) == depth and not _TOWER.search(name)
     ]
     # A stack of stacks (per-layer lists of equal length) is never the outermost one.
     outer = [x for x in found if not any(x[0].startswith(y[0] + ".") for y in found if y is not x)]
@@ -211,13 +219,13 @@ def plan_view(model: PreTrainedModel, plan: LayerPlan) -> PreTrainedModel:
     stack = nn.ModuleList(_at_position(layers[i], at) for at, i in enumerate(plan.layers))
     view = _shell(model)
     view.config = config  # type: ignore[assignment]
-    view.generation_config = copy.deepcopy(model.generation_config)
+    view.generation_config = copy.deepcopy(model.generation_config)  # type: ignore[assignment]
     parent = view
     *parents, leaf = path.split(".")
     for name in parents:
         child = _shell(parent._modules[name])  # type: ignore[arg-type]
         if hasattr(child, "config"):
-            child.config = config
+            child.config = config  # type: ignore[assignment]
         parent._modules[name] = child
         parent = child
     parent._modules[leaf] = stack
@@ -225,5 +233,32 @@ def plan_view(model: PreTrainedModel, plan: LayerPlan) -> PreTrainedModel:
 
 
 def load_config(path: Path) -> Any:
-    """The configuration class instance for a model folder (no weights, no remote code)."""
-    return AutoConfig.from_pretrained(path, trust_remote_code=False, local_files_only=True)
+    """The configuration class instance for a model folder (no weights, no remote code).
+
+    Raises:
+        UnsupportedModel: this version of transformers does not know the model type, or
+            only remote code does.
+        SurgeonError: the file is missing or cannot be read.
+    """
+    try:
+        return AutoConfig.from_pretrained(path, trust_remote_code=False, local_files_only=True)
+    except ValueError as error:
+        raise UnsupportedModel(
+            f"transformers cannot use the config of `{path}`: {error}"
+        ) from error
+    except OSError as error:
+        raise SurgeonError(f"cannot read the config of `{path}`: {error}") from error
+
+
+def auto_class(config: Any) -> Any:
+    """The auto class that makes a model with a language head from this config.
+
+    Raises:
+        UnsupportedModel: there is none: not a model that continues text.
+    """
+    for choice in (AutoModelForCausalLM, AutoModelForImageTextToText):
+        if type(config) in choice._model_mapping:
+            return choice
+    raise UnsupportedModel(
+        f"`{config.model_type}` models do not continue text, so there is no decoder to work on"
+    )

@@ -38,6 +38,9 @@ R = TypeVar("R", bound=Record)
 Report = Callable[[str, int, int], None]
 """Progress callback `(stage, done, total)`."""
 
+Say = Callable[[StageSummary], None]
+"""Called once a stage, when it is done."""
+
 
 def run(
     recipe: Recipe,
@@ -46,6 +49,7 @@ def run(
     *,
     keep: bool = False,
     report: Report = lambda stage, done, total: None,
+    say: Say = lambda stage: None,
 ) -> Outcome:
     """Run a recipe in its folder, taking finished stages as they are.
 
@@ -54,26 +58,49 @@ def run(
         source: the model, resolved.
         folder: new, or the folder of an earlier run of any recipe.
         keep: duplicate the best measured block even if none gained enough.
-        report: progress callback.
+        report: progress callback within a stage.
+        say: called with each stage's summary when it is done.
 
     Raises:
         Refused: a guard said no; nothing was written.
         SurgeonError: a stage failed; finished stages are kept.
     """
-    return _Run(recipe, source, folder, keep, report).outcome()
+    return _Run(recipe, source, folder, keep, report, say).outcome()
+
+
+def judge_names(recipe: Recipe, source: Source) -> tuple[Checkpoint, list[str]]:
+    """Everything that can be refused before a weight is read or a byte is written.
+
+    Returns:
+        The opened checkpoint, and the guard's warnings.
+
+    Raises:
+        Refused: by a guard.
+        UnknownName: a scorer or task that does not exist.
+    """
+    checkpoint = Checkpoint.open(source.path)
+    warnings = refuse_large(checkpoint)
+    for scorer in recipe.probe.scorers:
+        get_scorer(scorer)
+    quick.find_tasks([recipe.select.task, *recipe.check.tasks])
+    return checkpoint, warnings
 
 
 class _Run:
     """The stages of one run and what they share."""
 
-    def __init__(self, recipe: Recipe, source: Source, folder: Path, keep: bool, report: Report):
-        self.recipe, self.source, self.keep, self.report = recipe, source, keep, report
-        # Names and guards are judged before anything is computed or written.
-        self.checkpoint = Checkpoint.open(source.path)
-        self.warnings = refuse_large(self.checkpoint)
-        for scorer in recipe.probe.scorers:
-            get_scorer(scorer)
-        quick.find_tasks([recipe.select.task, *recipe.check.tasks])
+    def __init__(
+        self,
+        recipe: Recipe,
+        source: Source,
+        folder: Path,
+        keep: bool,
+        report: Report,
+        say: Say,
+    ):
+        self.recipe, self.source, self.keep = recipe, source, keep
+        self.report, self.say = report, say
+        self.checkpoint, self.warnings = judge_names(recipe, source)
         self.prompts = load_prompts(
             recipe.probe.prompts, limit=recipe.probe.limit, seed=recipe.seed
         )
@@ -91,7 +118,7 @@ class _Run:
         self._stage("inspect", {}, Inspection, lambda: inspect(self.checkpoint), _say_inspection)
         selection = self._select(self._probe())
         plan = self._plan(selection)
-        verdict = self._save_and_check(plan) if plan else selection.best and selection.best.verdict
+        verdict = self._save_and_check(plan) if plan else selection.verdict
         outcome = Outcome(
             recipe=self.recipe,
             source=self.source,
@@ -125,7 +152,7 @@ class _Run:
         record, done, reused = self.folder.stage(name, everything, kind, compute, intact)
         summary = StageSummary(name=name, text=say(record), seconds=done.seconds, reused=reused)
         self.stages.append(summary)
-        self.report(name, 1, 1)
+        self.say(summary)
         return record
 
     @cached_property
@@ -227,6 +254,7 @@ class _Run:
                 limit=step.documents,
                 margin=step.margin,
                 plan=step.plan,
+                alpha=1 - step.level,
                 seed=self.recipe.seed,
                 device=self.recipe.device,
                 dtype=self.recipe.dtype,
@@ -242,7 +270,9 @@ def _conclude(plan: LayerPlan | None, verdict: Verdict | None) -> Conclusion:
 
 
 def _say_inspection(made: Inspection) -> str:
-    return f"{made.family}, {made.depth} layers, {made.parameters.total / 1e6:,.1f} M parameters"
+    return (
+        f"{made.model_type}, {made.depth} layers, {made.parameters.total / 1e6:,.1f} M parameters"
+    )
 
 
 def _say_probe(made: ProbeResult) -> str:

@@ -9,6 +9,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import reduce
+from itertools import pairwise
 from typing import Any, Self
 
 from surgeon.block import Block
@@ -184,7 +185,7 @@ def repeat_blocks(depth: int, blocks: Sequence[Block], times: int = 2) -> LayerP
         UsageError: two blocks overlap, or one is out of range.
     """
     ordered = sorted(blocks)
-    for left, right in zip(ordered, ordered[1:], strict=False):
+    for left, right in pairwise(ordered):
         if right.start < left.stop:
             raise UsageError(
                 f"blocks `{left}` and `{right}` overlap",

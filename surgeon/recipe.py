@@ -31,6 +31,8 @@ def _candidates(value: Any) -> Any:
     raise ValueError("expected `top1` or a count for each scorer, such as {stability: 2}")
 
 
+PROPOSALS = {"stability": 2, "anomaly": 2, "decisiveness": 1, "consensus": 1}
+
 Candidates = Annotated[Literal["top1"] | dict[str, int], BeforeValidator(_candidates)]
 
 
@@ -51,12 +53,7 @@ class SelectStep(Record):
     measured blocks, refinement included. A winner gains at least `min_gain`.
     """
 
-    candidates: Candidates = {
-        "stability": 2,
-        "anomaly": 2,
-        "decisiveness": 1,
-        "consensus": 1,
-    }
+    candidates: Candidates = Field(default_factory=lambda: dict(PROPOSALS))
     task: str = "deduction"
     documents: Positive = 300
     refine: bool = True
@@ -154,7 +151,9 @@ def validate(data: dict[str, Any], origin: str, lines: dict[tuple[str, ...], int
     try:
         return Recipe.model_validate(data)
     except ValidationError as error:
-        items = [item for item in error.errors() if item["type"] != "too_short" or not item["input"]]
+        items = [
+            item for item in error.errors() if item["type"] != "too_short" or not item["input"]
+        ]
         problems = [_problem(origin, lines, item) for item in items]
         count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
         raise RecipeError(f"{count} in the recipe\n" + "\n".join(problems)) from error

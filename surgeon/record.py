@@ -59,6 +59,15 @@ class Record(BaseModel):
             tag = body.pop("schema", None)
             if tag != cls.SCHEMA:
                 raise UsageError(f"schema is `{tag}`, expected `{cls.SCHEMA}`")
+        return cls.from_part(body)
+
+    @classmethod
+    def from_part(cls, body: Any) -> Self:
+        """The value of a part of another record's JSON, where there is no tag.
+
+        Raises:
+            UsageError: fields that do not fit.
+        """
         try:
             return cls.model_validate_json(json.dumps(body))
         except ValidationError as error:

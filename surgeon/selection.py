@@ -57,6 +57,11 @@ class Selection(Record):
         """The measured block with the largest gain, whether it won or not."""
         return _best(self.tried) if self.tried else None
 
+    @property
+    def verdict(self) -> Verdict | None:
+        """The comparison of the best measured block on the split it was chosen on."""
+        return self.best.verdict if self.best else None
+
 
 def propose(rankings: Sequence[Ranking], candidates: Mapping[str, int]) -> list[Proposal]:
     """Each scorer's best blocks, without repeats; the first to propose a block is named.
@@ -139,9 +144,10 @@ def select(
         steps = [Proposal(block=b, origin=_step(best.block, b)) for b in around]
         tried += _measure(steps[: budget - len(tried)], compare)
         ahead = _best(tried)
-        if ahead.block == best.block:
+        if ahead.verdict.difference <= best.verdict.difference:
             break
         best = ahead
+    best = _best(tried)
     gain = best.verdict.difference
     won = gain >= min_gain and gain > 0
     return Selection(
@@ -163,9 +169,7 @@ def select(
 
 def _measure(proposals: Sequence[Proposal], compare: Compare) -> list[Tried]:
     verdicts = compare([proposal.block for proposal in proposals]) if proposals else {}
-    return [
-        Tried(block=p.block, origin=p.origin, verdict=verdicts[p.block]) for p in proposals
-    ]
+    return [Tried(block=p.block, origin=p.origin, verdict=verdicts[p.block]) for p in proposals]
 
 
 def _best(tried: Sequence[Tried]) -> Tried:
@@ -192,23 +196,17 @@ def plan_from(result: Any, depth: int, times: int = 2) -> LayerPlan:
         UsageError: another kind of document, a result without a winner, another depth.
     """
     tag = result.get("schema") if isinstance(result, dict) else None
-    if tag == Manifest.SCHEMA:
-        return _for_depth(Manifest.from_dict(result).plan, depth)
-    if tag == "surgeon.run/1":
-        result = result["selection"]
-        tag = Selection.SCHEMA
-    if tag == Selection.SCHEMA:
-        winner = Selection.from_dict(result).winner
-        if winner is None:
-            raise UsageError("the result has no winner: no block gained enough")
-        return LayerPlan.duplicate(depth, winner, times)
-    if tag == "surgeon.probe/1":
-        ranking = Ranking.from_dict(result["rankings"][0])
-        if ranking.best is None:
-            raise UsageError(f"`{ranking.scorer}` ranked no block")
-        if ranking.depth != depth:
-            raise UsageError(f"the probe is of {ranking.depth} layers, the model has {depth}")
-        return LayerPlan.duplicate(depth, ranking.best.block, times)
+    try:
+        if tag == Manifest.SCHEMA:
+            return _for_depth(Manifest.from_dict(result).plan, depth)
+        if tag == Selection.SCHEMA:
+            return _winner(Selection.from_dict(result), depth, times)
+        if tag == "surgeon.run/1":
+            return _winner(Selection.from_part(result["selection"]), depth, times)
+        if tag == "surgeon.probe/1":
+            return _first(Ranking.from_part(result["rankings"][0]), depth, times)
+    except (KeyError, IndexError, TypeError) as error:
+        raise UsageError(f"the `{tag}` document is incomplete: {error!r}") from error
     raise UsageError(
         f"cannot take a block from a document with schema `{tag}`",
         hint="give the JSON of surgeon probe or surgeon run, or a surgeon.json",
@@ -219,3 +217,17 @@ def _for_depth(plan: LayerPlan, depth: int) -> LayerPlan:
     if plan.depth != depth:
         raise UsageError(f"the plan is for {plan.depth} layers, the model has {depth}")
     return plan
+
+
+def _winner(selection: Selection, depth: int, times: int) -> LayerPlan:
+    if selection.winner is None:
+        raise UsageError("the result has no winner: no block gained enough")
+    return LayerPlan.duplicate(depth, selection.winner, times)
+
+
+def _first(ranking: Ranking, depth: int, times: int) -> LayerPlan:
+    if ranking.best is None:
+        raise UsageError(f"`{ranking.scorer}` ranked no block")
+    if ranking.depth != depth:
+        raise UsageError(f"the probe is of {ranking.depth} layers, the model has {depth}")
+    return LayerPlan.duplicate(depth, ranking.best.block, times)

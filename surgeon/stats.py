@@ -254,7 +254,7 @@ class PlanStats:
 
 @dataclass(frozen=True, eq=False)
 class BlockStats:
-    """What one extra pass of each block over its own output shows, means over prompts.
+    """Measurements of each block by itself.
 
     Args:
         depth: number of decoder layers.

@@ -39,7 +39,9 @@ def duplicate(
     ] = None,
     source: Annotated[
         str | None,
-        typer.Option("--from", metavar="FILE", help="Take the block from a JSON result; - is stdin."),
+        typer.Option(
+            "--from", metavar="FILE", help="Take the block from a JSON result; - is stdin."
+        ),
     ] = None,
     force: options.Force = False,
     dry_run: options.DryRun = False,
@@ -60,9 +62,7 @@ def duplicate(
         raise UsageError("give exactly one of --block, --layers and --from")
     checkpoint = Checkpoint.open(resolve(model, offline=offline).path)
     plan = _plan(checkpoint, block, times, layers, source)
-    manifest = write(
-        checkpoint, plan, out, force=force, dry_run=dry_run, on_warning=said.warning
-    )
+    manifest = write(checkpoint, plan, out, force=force, dry_run=dry_run, on_warning=said.warning)
     said.result(manifest, manifest_table(manifest, out, dry_run), str(out))
 
 

@@ -16,10 +16,11 @@ from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
 from surgeon.errors import SurgeonError
-from surgeon.record import Record
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # help must not wait for them
     from rich.console import Console, RenderableType
+
+    from surgeon.record import Record
 
 Report = Callable[[str, int, int], None]
 """Progress callback `(stage, done, total)`; `total` 0 means unknown."""
@@ -58,7 +59,7 @@ class Output:
         """Forget the last command's output."""
         _current.set(None)
 
-    def result(self, record: Record, text: "RenderableType", identifier: str) -> None:
+    def result(self, record: "Record", text: "RenderableType", identifier: str) -> None:
         """Print the command's one result on stdout."""
         if self.as_json:
             self.document(record.to_dict())
@@ -81,6 +82,11 @@ class Output:
         if not self.quiet:
             print(f"warning: {text}", file=sys.stderr)
 
+    def stage(self, text: str) -> None:
+        """A finished stage of several; a terminal shows bars and the summary instead."""
+        if self.progress and not sys.stderr.isatty():
+            print(text, file=sys.stderr, flush=True)
+
     def error(self, error: SurgeonError) -> None:
         """A deliberate failure: on stderr, and as a document where JSON was asked for."""
         print(f"error: {error}", file=sys.stderr)
@@ -98,9 +104,14 @@ class Output:
             )
 
     @contextmanager
-    def working(self) -> Iterator[Report]:
-        """Show progress while the body runs; yields the callback to report it with."""
-        if not self.progress:
+    def working(self, stages: bool = False) -> Iterator[Report]:
+        """Show progress while the body runs; yields the callback to report it with.
+
+        Args:
+            stages: the command says its stages by itself, so that off a terminal no line is
+                wanted for what happens within them.
+        """
+        if not self.progress or (stages and not sys.stderr.isatty()):
             yield lambda stage, done, total: None
         elif sys.stderr.isatty() and os.environ.get("TERM") != "dumb":
             yield from self._bars()

@@ -66,16 +66,24 @@ def run(
     folder = out or Path("runs") / plan.name
 
     from surgeon.hub import resolve
-    from surgeon.pipeline import preview
+    from surgeon.pipeline import judge_names
     from surgeon.pipeline import run as run_chain
-    from surgeon.report.tables import outcome_table
+    from surgeon.report.tables import outcome_table, recipe_text, stage_line
 
     source = resolve(plan.model, offline=offline)
     if dry_run:
-        out_.result(plan, preview(plan, source, folder), plan.name)
+        judge_names(plan, source)
+        out_.result(plan, recipe_text(plan, folder), plan.name)
         return
-    with out_.working() as report:
-        outcome = run_chain(plan, source, folder, keep=keep, report=report)
+    with out_.working(stages=True) as report:
+        outcome = run_chain(
+            plan,
+            source,
+            folder,
+            keep=keep,
+            report=report,
+            say=lambda stage: out_.stage(stage_line(stage)),
+        )
     for warning in outcome.warnings:
         out_.warning(warning)
     out_.result(outcome, outcome_table(outcome), outcome.conclusion)

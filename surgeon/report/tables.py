@@ -11,12 +11,11 @@ from rich.table import Table
 from rich.text import Text
 
 if TYPE_CHECKING:  # `duplicate` shows a table and must not load torch for it
-    from surgeon.checkpoint.inspect import Inspection
     from surgeon.checkpoint.manifest import Manifest
-    from surgeon.evals.result import CheckResult
-    from surgeon.outcome import Outcome
+    from surgeon.outcome import Outcome, StageSummary
     from surgeon.paired import Verdict
     from surgeon.probe.engine import ProbeResult
+    from surgeon.recipe import Recipe
     from surgeon.selection import Selection
     from surgeon.verify import Verification
 
@@ -42,7 +41,7 @@ def verdict_line(verdict: "Verdict") -> str:
     low, high = verdict.interval
     return (
         f"{verdict.base:.3f} -> {verdict.candidate:.3f} "
-        f"({verdict.difference:+.3f}, {verdict.level:.0%} interval {low:+.3f} to {high:+.3f}; "
+        f"({verdict.difference:+.3f}, {100 * verdict.level:.4g}% interval {low:+.3f} to {high:+.3f}; "
         f"n {verdict.n}, {verdict.wins} won, {verdict.losses} lost, {verdict.ties} tied)"
     )
 
@@ -88,6 +87,11 @@ def outcome_table(outcome: "Outcome") -> RenderableType:
     return Group(*parts)
 
 
+def stage_line(stage: "StageSummary") -> str:
+    """One finished stage in one line."""
+    return f"{stage.name}: {stage.text} ({'kept' if stage.reused else f'{stage.seconds:.1f} s'})"
+
+
 def conclusion(outcome: "Outcome") -> Text:
     """The last word of a run, with its numbers."""
     text = Text("verdict  ")
@@ -124,14 +128,40 @@ def probe_table(result: "ProbeResult", top: int) -> RenderableType:
         f"({result.prompts.name}), {result.tokens} tokens, {result.seconds:.1f} s",
         style="dim",
     )
-    return Group(head, table)
+    if not result.robustness:
+        return Group(head, table)
+    return Group(head, table, "", robustness_table(result))
+
+
+def robustness_table(result: "ProbeResult") -> Table:
+    """How each scorer's first block fares over other draws of the prompts."""
+    table = plain_table(
+        "scorer", "first", "draws", "prompts", "came first", "moved", "within 2", "score 95 %",
+        numbers=("prompts", "moved", "within 2"),
+    )  # fmt: skip
+    for robust in result.robustness:
+        for row in robust.rows:
+            common = list(row.first.items())[:3]
+            table.add_row(
+                robust.scorer,
+                str(robust.winner or "-"),
+                f"{row.name} x{row.draws}",
+                str(row.prompts),
+                "  ".join(f"{block} {count / row.draws:.0%}" for block, count in common) or "-",
+                f"{row.distance:.1f}",
+                f"{row.within_2:.0%}",
+                f"{row.low:.3f} to {row.high:.3f}",
+            )
+    return table
 
 
 def manifest_table(manifest: "Manifest", out: Path, dry_run: bool) -> RenderableType:
     """What was written where."""
     table = plain_table("", "")
     table.show_header = False
-    table.add_row("plan", f"{manifest.plan}  ({manifest.plan.depth} -> {len(manifest.plan)} layers)")
+    table.add_row(
+        "plan", f"{manifest.plan}  ({manifest.plan.depth} -> {len(manifest.plan)} layers)"
+    )
     table.add_row("out", f"{out}" + ("  (dry run: nothing was written)" if dry_run else ""))
     size = f"{manifest.total_bytes / 1e6:,.1f} MB in {len(manifest.files)} files"
     table.add_row("size", size)
@@ -142,6 +172,11 @@ def manifest_table(manifest: "Manifest", out: Path, dry_run: bool) -> Renderable
     for check in manifest.checks:
         table.add_row("checked", check)
     return table
+
+
+def recipe_text(recipe: "Recipe", folder: Path) -> str:
+    """What a run would do: the recipe as it would be run, and where the results would go."""
+    return f"{recipe.to_yaml()}\nwould go to {folder}; nothing was read but headers or written"
 
 
 def verification_table(found: "Verification") -> RenderableType:

@@ -15,7 +15,7 @@ from typing import ClassVar, Literal
 import numpy as np
 
 from surgeon.block import Block, all_blocks
-from surgeon.errors import UsageError
+from surgeon.errors import UnknownName, UsageError
 from surgeon.record import Record
 from surgeon.stats import BlockStats, Floats, LayerStats, PlanStats
 
@@ -24,7 +24,7 @@ CIRCUITPROBE = "circuitprobe"
 Terms = dict[str, float | str]
 """Term name -> its contribution to the score, or why it is not defined."""
 
-Needs = Literal["layers", "groups", "deltas", "blocks", "plans"]
+Needs = Literal["layers", "groups", "deltas", "passes", "jacobians", "plans"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,20 +35,22 @@ class Evidence:
         layers: statistics over all prompts.
         groups: statistics over the prompts of one kind: `reasoning` and `general`.
         deltas: (N, D) mean over prompts of each layer's mean output minus mean input.
-        blocks: measurements of each block by itself.
+        passes: what a second pass of each block over its own output does.
+        jacobians: first-order sensitivities of each block.
         plans: next-token distributions of the candidates.
     """
 
     layers: LayerStats | None = None
     groups: Mapping[str, LayerStats] | None = None
     deltas: Floats | None = None
-    blocks: BlockStats | None = None
+    passes: BlockStats | None = None
+    jacobians: BlockStats | None = None
     plans: PlanStats | None = None
 
     @property
     def depth(self) -> int:
         """Number of decoder layers."""
-        for part in (self.layers, self.plans, self.blocks):
+        for part in (self.layers, self.plans, self.passes, self.jacobians):
             if part is not None:
                 return part.depth
         if self.deltas is not None:
@@ -171,8 +173,7 @@ def rank_with(
 
 def _as_reference(evidence: Evidence, scorer: Scorer, compat: str) -> Evidence:
     """The evidence as the reference program sees it: 0.0 for what was not measured."""
-    if compat != CIRCUITPROBE:
-        raise UsageError(f"unknown compat mode `{compat}`; known: {CIRCUITPROBE}")
+    check_compat(compat)
     if not scorer.in_reference or evidence.layers is None:
         raise UsageError(
             f"{CIRCUITPROBE} has no scorer `{scorer.key}`",
@@ -181,6 +182,16 @@ def _as_reference(evidence: Evidence, scorer: Scorer, compat: str) -> Evidence:
     layers = reference_view(evidence.layers)
     groups = {key: reference_view(group) for key, group in (evidence.groups or {}).items()}
     return Evidence(layers=layers, groups=groups or None)
+
+
+def check_compat(compat: str | None) -> None:
+    """Refuse a compatibility mode that does not exist.
+
+    Raises:
+        UnknownName: it is neither None nor `circuitprobe`.
+    """
+    if compat is not None and compat != CIRCUITPROBE:
+        raise UnknownName("compat mode", compat, [CIRCUITPROBE])
 
 
 def reference_view(stats: LayerStats) -> LayerStats:

@@ -5,13 +5,31 @@ from collections.abc import Sequence
 from surgeon.errors import UnknownName
 from surgeon.score.anomaly import ANOMALY
 from surgeon.score.base import Evidence, Ranking, Scorer, rank_with
+from surgeon.score.boundary import BOUNDARY
+from surgeon.score.composite import COMPOSITE
 from surgeon.score.consensus import CONSENSUS
+from surgeon.score.contrastive import CONTRASTIVE
 from surgeon.score.decisiveness import DECISIVENESS
+from surgeon.score.equilibrium import EQUILIBRIUM
+from surgeon.score.jacobian import JACOBIAN
+from surgeon.score.mahalanobis import MAHALANOBIS
 from surgeon.score.stability import STABILITY
 from surgeon.stats import LayerStats, PlanStats
 
 SCORERS: dict[str, Scorer] = {
-    scorer.key: scorer for scorer in (STABILITY, ANOMALY, DECISIVENESS, CONSENSUS)
+    scorer.key: scorer
+    for scorer in (
+        STABILITY,
+        ANOMALY,
+        BOUNDARY,
+        CONTRASTIVE,
+        COMPOSITE,
+        JACOBIAN,
+        MAHALANOBIS,
+        EQUILIBRIUM,
+        DECISIVENESS,
+        CONSENSUS,
+    )
 }
 
 

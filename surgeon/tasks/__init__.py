@@ -11,7 +11,12 @@ from surgeon.tasks.documents import Task
 TASKS: dict[str, Task] = {
     task.name: task
     for task in (
-        Task("cups", "follow a ball through seven or eight learnt shuffles", cups.document),
+        Task(
+            "cups",
+            "follow a ball through seven or eight learnt shuffles",
+            cups.document,
+            calibration=cups.any_length,
+        ),
         Task("arithmetic", "two to four steps of arithmetic, in words", arithmetic.document),
         Task("deduction", "put three to five objects in order from clues", deduction.document),
         Task(

@@ -45,7 +45,16 @@ def prompt(cup: str, shuffles: Sequence[str]) -> str:
 
 def document(rng: random.Random) -> Document:
     """One chain of 7 or 8 shuffles with the ten cups as choices."""
-    steps = pick(rng, range(MIN_STEPS, MAX_STEPS + 1))
+    return _chain(rng, MIN_STEPS)
+
+
+def any_length(rng: random.Random) -> Document:
+    """One chain of 1 to 8 shuffles, for calibration."""
+    return _chain(rng, 1)
+
+
+def _chain(rng: random.Random, shortest: int) -> Document:
+    steps = pick(rng, range(shortest, MAX_STEPS + 1))
     cup = pick(rng, CUPS)
     shuffles = [pick(rng, list(SHUFFLES)) for _ in range(steps)]
     return Document(prompt(cup, shuffles), tuple(CUPS), CUPS.index(follow(cup, shuffles)))

@@ -29,11 +29,16 @@ class Document:
 
 @dataclass(frozen=True)
 class Task:
-    """A bundled task: `name`, what it asks, and how one document is drawn."""
+    """A bundled task: `name`, what it asks, and how one document is drawn.
+
+    `calibration` draws the documents of the `calibrate` split where they should differ from
+    the others: what is learned from a model's certainty needs prompts of every difficulty.
+    """
 
     name: str
     summary: str
     document: Callable[[random.Random], Document]
+    calibration: Callable[[random.Random], Document] | None = None
 
 
 def pick(rng: random.Random, options: Sequence[T]) -> T:
@@ -71,6 +76,8 @@ def documents(task: Task, split: str) -> tuple[Document, ...]:
     rng = random.Random(f"surgeon/{task.name}")
     seen: dict[str, Document] = {}
     while len(seen) < start + SPLIT_SIZE:
-        document = task.document(rng)
+        calibrating = len(seen) >= SPLITS.index("calibrate") * SPLIT_SIZE
+        draw = task.calibration if calibrating and task.calibration else task.document
+        document = draw(rng)
         seen.setdefault(document.text, document)
     return tuple(seen.values())[start:]

@@ -6,9 +6,11 @@ import probe_twin
 import pytest
 
 from surgeon.block import all_blocks
-from surgeon.probe.engine import ProbeResult, open_model, probe
+from surgeon.checkpoint.store import Checkpoint
+from surgeon.probe.engine import ProbeResult, probe
 from surgeon.probe.plans import compare_predictions, run_candidates
 from surgeon.probe.prompts import Prompts
+from surgeon.probe.subject import open_model
 from surgeon.probe.sweep import sweep
 
 TEXTS, IDS = probe_models.prompts(), probe_models.ids()
@@ -29,7 +31,7 @@ def folders(tmp_path_factory):
 
 
 def subject_of(folder, ids=IDS, dtype="float32"):
-    return open_model(folder, ids, "cpu", dtype)
+    return open_model(Checkpoint.open(folder), ids, "cpu", dtype)
 
 
 @pytest.mark.parametrize("family", probe_models.FAMILIES)
@@ -39,10 +41,14 @@ def test_statistics_match_the_twin(folders, family):
     got = sweep(subject.layers, subject.batches).layer_stats()
     expected = probe_twin.statistics(probe_twin.position_means(probe_twin.load(folder), IDS))
     for name, row in expected.items():
-        np.testing.assert_allclose(got.row(name), row, rtol=2e-6, err_msg=f"{family} {name}")
+        # atol: a cosine near 0 is a difference of numbers near 1
+        np.testing.assert_allclose(
+            got.row(name), row, rtol=1e-6, atol=1e-7, err_msg=f"{family} {name}"
+        )
 
 
-@pytest.mark.parametrize("family", probe_models.FAMILIES)
+# Jamba's config derives the kind of each layer from its number, so the twin cannot repeat one.
+@pytest.mark.parametrize("family", sorted(set(probe_models.FAMILIES) - {"jamba"}))
 def test_candidates_match_models_whose_layers_were_repeated(folders, family):
     folder = folders(family)
     subject = subject_of(folder)
@@ -63,7 +69,7 @@ def test_candidates_match_models_whose_layers_were_repeated(folders, family):
     assert (got.agreement == (each.argmax(-1) == base.argmax(-1))).all()
     gram = np.einsum("cpv,dpv->pcd", np.exp(each), np.exp(each))
     np.testing.assert_allclose(got.gram, gram, rtol=1e-4)
-    assert np.ptp(got.entropy, axis=0).max() > 1e-3  # the candidates do differ
+    assert np.ptp(got.entropy, axis=0).max() > 1e-4  # the candidates do differ
 
 
 def test_probe_returns_a_record_that_survives_json(folders):

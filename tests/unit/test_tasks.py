@@ -23,7 +23,7 @@ DIGESTS = {
     ("arithmetic", "calibrate"): "359514b16a7de8423d3c7e68ba7c0faf67bdffaf61abdf0a3bc5a9a8e12b23d9",
     ("cups", "select"): "385724056f47c9ad5ae0c01a02b8d0d2e08f0bf36bca120c218a5fae4f04b59d",
     ("cups", "confirm"): "6b5ea337df8582e618f6020e7b65dee130c8e769501fc3e23027bc1b6973bd8e",
-    ("cups", "calibrate"): "559eb9d33e7e2c0ef2caaecfbfb7c4a164d5a38aca2612c7f43ee107f4a24685",
+    ("cups", "calibrate"): "fbe2260cd60c483328de5e1a90cbb574794580a8dda05fef064774d6631063ad",
     ("deduction", "select"): "fedbbaa7bf6dfcc209448bb5b25000141cdc99a1963743fd3e8de83b7ba22d60",
     ("deduction", "confirm"): "43cbbbf1d00a9d9d10e47bc187a3048b22b32b57de4bff7721f84ca215123842",
     ("deduction", "calibrate"): "e69920f40e20ca6933ff423700bf33c200a2c74c58c96709b0f13d50315f5efa",
