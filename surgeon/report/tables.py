@@ -17,7 +17,6 @@ if TYPE_CHECKING:  # `duplicate` shows a table and must not load torch for it
     from surgeon.probe.engine import ProbeResult
     from surgeon.recipe import Recipe
     from surgeon.selection import Selection
-    from surgeon.verify import Verification
 
 STYLE = {
     "improved": "bold green",
@@ -177,12 +176,3 @@ def manifest_table(manifest: "Manifest", out: Path, dry_run: bool) -> Renderable
 def recipe_text(recipe: "Recipe", folder: Path) -> str:
     """What a run would do: the recipe as it would be run, and where the results would go."""
     return f"{recipe.to_yaml()}\nwould go to {folder}; nothing was read but headers or written"
-
-
-def verification_table(found: "Verification") -> RenderableType:
-    """Each check, its state and what was compared."""
-    table = plain_table("check", "state", "detail")
-    style = {"passed": "green", "failed": "bold red", "not measured": "yellow"}
-    for check in found.checks:
-        table.add_row(check.name, f"[{style[check.state]}]{check.state}[/]", check.detail)
-    return table
