@@ -108,3 +108,11 @@ def test_prompts_that_cannot_be_used():
     tokenizer.chat_template = "{% for m in messages %}w5 {{ m.content }} w6{% endfor %}"
     ids, _ = encode(tokenizer, ["w1"], chat_template=True)
     assert ids == [tokenizer("w5 w1 w6")["input_ids"]]
+
+
+def test_rows_bound_the_masked_part_of_attention():
+    # attention grows with the square of a row: with bounded rows it is linear in tokens
+    def work(prompts):
+        return sum(batch.ids.numel() ** 2 for batch in pack([[1] * 20] * prompts, budget=100))
+
+    assert work(400) == 4 * work(100) == 400 * 20 * 100
