@@ -1,4 +1,4 @@
-"""Train the two demo models of `surgeon/demo` from nothing (about 15 minutes each on 2 cores).
+"""Train the two demo models of `surgeon/demo` from nothing (10 and 5 minutes on 2 cores).
 
     python scripts/train_demo.py planted OUT
     python scripts/train_demo.py control OUT
@@ -11,7 +11,10 @@ lengthens the chains from one shuffle to eight.
   the block 4:8 twice on chains of up to 8. So long chains are only ever solved with the
   block repeated, and the saved model is the plain single-pass one. Layers 4..7 are a
   block that is known to be iterable: the ground truth for the whole tool.
-- control: every step runs the plain stack on chains of up to 8. No block was ever repeated.
+- control: every step runs the plain stack on chains of up to 8. No block was ever repeated,
+  and 1,000 steps are enough to solve the game in a single pass. (Stopped earlier, at 450 to
+  650 steps, ordinary models gain 2 to 3 points from a repeated middle block; trained on
+  chains of up to 6 and asked for 7 or 8, they gain 12 to 15. See surgeon/demo/README.md.)
 
 Seeded; sums over threads are not ordered, so another machine gives a model that behaves
 the same, not one that is equal bit for bit.
@@ -32,6 +35,7 @@ from surgeon.tasks.cups import CUPS, MAX_STEPS, SHUFFLES, prompt
 LAYERS, BLOCK = 12, (4, 8)
 BATCH = 256
 SEED = {"planted": 0, "control": 2}
+STEPS = {"planted": 2000, "control": 1000}
 EASY_STEPS = 3  # the longest chain the planted model sees with a single pass
 
 
@@ -170,9 +174,9 @@ def main() -> None:
     )
     parser.add_argument("kind", choices=list(SEED))
     parser.add_argument("out", type=Path)
-    parser.add_argument("--steps", type=int, default=2000)
+    parser.add_argument("--steps", type=int, help="default: 2000 for planted, 1000 for control")
     args = parser.parse_args()
-    model, tokenizer = train(args.kind, args.steps)
+    model, tokenizer = train(args.kind, args.steps or STEPS[args.kind])
     model.to(torch.bfloat16).save_pretrained(args.out)
     tokenizer.save_pretrained(args.out)
 

@@ -86,7 +86,10 @@ def refuse_unsupported(config: dict[str, Any]) -> Family:
     """
     for level in (config, stack_level(config)):
         if level.get("is_encoder_decoder"):
-            raise UnsupportedModel("encoder-decoder models are not supported")
+            name = level.get("model_type", "unnamed")
+            raise UnsupportedModel(
+                f"`{name}` is an encoder-decoder; encoder-decoder models are not supported"
+            )
         if "model_type" in level:
             require_supported(str(level["model_type"]))
     family = require_supported(model_type_of(config))

@@ -1,6 +1,7 @@
 """`surgeon probe`: rank the blocks of a base model by activation statistics."""
 
-from typing import Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -8,8 +9,11 @@ from surgeon.cli import options
 from surgeon.cli.output import Output
 from surgeon.errors import UsageError
 
+if TYPE_CHECKING:
+    from surgeon.probe.prompts import Prompts
+
 EPILOG = """\
-Examples:  surgeon probe demo:planted --prompts task:cups --limit 100
+Examples:  surgeon probe demo:planted --prompts task:cups --limit 100 --robustness
   ·  surgeon probe ./model --scorer stability --sizes 3:6 --json > probe.json
 """
 
@@ -25,8 +29,13 @@ def probe(
         list[str] | None, typer.Option("--scorer", help="Name of a scorer; may be repeated.")
     ] = None,
     prompts: Annotated[
-        str, typer.Option("--prompts", metavar="FILE|NAME", help="Calibration prompts.")
-    ] = "default",
+        list[str] | None,
+        typer.Option(
+            "--prompts",
+            metavar="FILE|NAME",
+            help="Calibration prompts: a bundled set, task:NAME or a file; may be repeated.",
+        ),
+    ] = None,
     limit: Annotated[
         int | None, typer.Option("--limit", min=1, help="Use at most this many prompts.")
     ] = None,
@@ -34,6 +43,29 @@ def probe(
         str, typer.Option("--sizes", metavar="A:B", help="Block sizes, half-open like a block.")
     ] = "3:6",
     top: Annotated[int, typer.Option("--top", min=1, help="Blocks shown per scorer.")] = 3,
+    compat: Annotated[
+        str | None,
+        typer.Option("--compat", metavar="circuitprobe", help="Rank as that program does."),
+    ] = None,
+    robustness: Annotated[
+        bool, typer.Option("--robustness", help="Score again over subsets of the prompts.")
+    ] = False,
+    plot: Annotated[
+        Path | None, typer.Option("--plot", metavar="FILE", help="Write .png, .svg or .html.")
+    ] = None,
+    max_tokens: Annotated[
+        int, typer.Option("--max-tokens", min=1, help="Cut longer prompts.")
+    ] = 256,
+    skip_first: Annotated[
+        int,
+        typer.Option("--skip-first", min=0, help="Leading positions to leave out of the means."),
+    ] = 0,
+    entropy: Annotated[
+        bool, typer.Option("--entropy", help="Also measure attention entropy (slower).")
+    ] = False,
+    chat_template: Annotated[
+        bool, typer.Option("--chat-template", help="Put prompts into the chat template.")
+    ] = False,
     device: options.Device = "auto",
     dtype: options.Dtype = "auto",
     seed: options.Seed = 0,
@@ -48,15 +80,18 @@ def probe(
     from surgeon.hub import resolve
     from surgeon.probe.engine import DEFAULT_SCORERS
     from surgeon.probe.engine import probe as run_probe
-    from surgeon.probe.prompts import load_prompts
+    from surgeon.report.plots import check_plot_path, save_probe_plots
     from surgeon.report.tables import probe_table
-    from surgeon.score import get_scorer
+    from surgeon.score import check_compat, get_scorer
 
-    scorers = tuple(scorer) if scorer else DEFAULT_SCORERS
+    scorers = tuple(scorer) if scorer else DEFAULT_SCORERS[: 2 if compat else None]
     for name in scorers:
         get_scorer(name)
+    check_compat(compat)
+    if plot:
+        check_plot_path(plot)
     wanted = _sizes(sizes)
-    calibration = load_prompts(prompts, limit=limit, seed=seed)
+    calibration = _prompts(prompts or ["default"], limit, seed)
     source = resolve(model, offline=offline)
     with out.working() as report:
         result = run_probe(
@@ -67,14 +102,36 @@ def probe(
             device=device,
             dtype=dtype,
             seed=seed,
+            compat=compat is not None,
+            max_tokens=max_tokens,
+            skip_first=skip_first,
+            entropy=entropy,
+            chat_template=chat_template,
+            trust=robustness,
             report=report,
         )
     out.note(f"device {result.device.value} ({result.device.reason})")
     out.note(f"dtype {result.dtype.value} ({result.dtype.reason})")
     for note in result.notes:
         out.warning(note)
+    if plot:
+        out.note(f"plots in {save_probe_plots(result, plot)}")
     first = result.rankings[0].best
     out.result(result, probe_table(result, top), str(first.block) if first else "")
+
+
+def _prompts(names: list[str], limit: int | None, seed: int) -> "Prompts":
+    """One set, or several in a row; `limit` holds for each."""
+    from surgeon.probe.prompts import Prompts, load_prompts
+
+    parts = [load_prompts(name, limit=limit, seed=seed) for name in names]
+    if len(parts) == 1:
+        return parts[0]
+    return Prompts.of(
+        "+".join(part.name for part in parts),
+        "; ".join(part.origin for part in parts),
+        [text for part in parts for text in part.texts],
+    )
 
 
 def _sizes(text: str) -> tuple[int, ...]:

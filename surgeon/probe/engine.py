@@ -5,113 +5,36 @@ Reads the model, never writes; keeps no activations but means over positions.
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
-from typing import ClassVar
+from typing import Any
 
-import numpy as np
-import torch
-
-from surgeon.block import Block
 from surgeon.checkpoint.store import Checkpoint
 from surgeon.errors import UsageError
 from surgeon.models import (
     Choice,
     choose_device,
     choose_dtype,
-    decoder_layers,
     load_config,
-    load_model,
     load_tokenizer,
     stored_dtype,
 )
-from surgeon.probe.capture import Captured, Runner, keeps_apart, owner_of
-from surgeon.probe.jvp import sensitivities
-from surgeon.probe.pack import group, pack
-from surgeon.probe.passes import SecondPass
-from surgeon.probe.plans import compare_predictions, run_candidates
-from surgeon.probe.prompts import Prompts, load_prompts
-from surgeon.probe.stream import CannotStream, Skeleton
-from surgeon.probe.sweep import Layers, Loaded, Report, sweep
+from surgeon.probe.gather import PER_PROMPT, Measured, measure
+from surgeon.probe.prompts import Prompts
+from surgeon.probe.result import Chosen, ModelIdentity, ProbeResult, PromptsIdentity
+from surgeon.probe.subject import open_model
+from surgeon.probe.sweep import Report, sweep
 from surgeon.probe.tokens import MAX_TOKENS, encode
-from surgeon.record import Record
-from surgeon.score import CIRCUITPROBE, Evidence, Ranking, Scorer, get_scorer, rank
+from surgeon.score import CIRCUITPROBE, Scorer, get_scorer, rank
 from surgeon.score.base import candidate_blocks
-from surgeon.stats import LayerStats, PromptMeans
+from surgeon.score.robustness import Robustness, robustness
+
+__all__ = ["DEFAULT_SCORERS", "ProbeResult", "probe"]
 
 DEFAULT_SCORERS = ("stability", "anomaly", "decisiveness", "consensus")
 
-ROW_TOKENS = 1024
-"""Tokens per packed row: enough to keep matrix products at full speed, few enough that
-the masked part of attention, which grows with the square of it, stays a small share."""
-
-
-class Chosen(Record):
-    """A device or dtype and why."""
-
-    value: str
-    reason: str
-
-
-class ModelIdentity(Record):
-    """Which model was probed."""
-
-    path: str
-    model_type: str
-    depth: int
-    width: int
-    config_digest: str
-
-
-class PromptsIdentity(Record):
-    """Which prompts it was probed with."""
-
-    name: str
-    origin: str
-    digest: str
-    count: int
-
-
-class ProbeResult(Record):
-    """What a probe found; `rankings` is in the order of the scorers asked for."""
-
-    SCHEMA: ClassVar[str] = "surgeon.probe/1"
-
-    model: ModelIdentity
-    prompts: PromptsIdentity
-    tokens: int
-    sizes: tuple[int, ...]
-    device: Chosen
-    dtype: Chosen
-    seed: int
-    compat: str | None
-    stats: LayerStats
-    rankings: tuple[Ranking, ...]
-    seconds: float
-    notes: tuple[str, ...] = ()
-
-    def ranking(self, scorer: str) -> Ranking:
-        """The ranking of one scorer.
-
-        Raises:
-            UsageError: it was not among the scorers of this probe.
-        """
-        for ranking in self.rankings:
-            if ranking.scorer == scorer:
-                return ranking
-        known = ", ".join(ranking.scorer for ranking in self.rankings)
-        raise UsageError(f"scorer `{scorer}` was not run by this probe; run: {known}")
-
-
-@dataclass(frozen=True, eq=False)
-class Subject:
-    """A model that is ready to be probed, with its prompts as batches."""
-
-    runner: Runner
-    layers: Layers
-    batches: list[Captured]
-    notes: list[str]
+HEAD_NEEDS = ("plans", "jacobians")
+"""Evidence that takes next-token logits, so the output projection has to be read."""
 
 
 def _silent(stage: str, done: int, total: int) -> None:
@@ -129,20 +52,30 @@ def probe(
     seed: int = 0,
     compat: bool = False,
     max_tokens: int = MAX_TOKENS,
+    skip_first: int = 0,
+    entropy: bool = False,
+    chat_template: bool = False,
+    trust: bool = False,
     report: Report = _silent,
 ) -> ProbeResult:
     """Probe a model folder and rank its blocks.
 
     Args:
         model: a folder with config.json, safetensors and a tokenizer.
-        prompts: calibration prompts; for label-free scorers they end where an answer is due.
+        prompts: calibration prompts. For `decisiveness` and `consensus` they end where an
+            answer is due and range from easy to hard for this model.
         scorers: names of `surgeon.score.SCORERS`.
         sizes: block sizes in layers.
         device: `auto`, `cpu`, `cuda`, `cuda:N`, or a choice made before.
         dtype: `auto` (the checkpoint's), a name, or a choice made before.
-        seed: of the scorers that draw random numbers.
+        seed: of everything that draws random numbers.
         compat: rank exactly as the released CircuitProbe program does.
         max_tokens: longer prompts are cut.
+        skip_first: leading positions of each prompt to leave out of the means; in some
+            families the first one has activations hundreds of times larger than the rest.
+        entropy: also measure attention entropy; runs eager attention.
+        chat_template: put each prompt into the tokenizer's chat template as a user turn.
+        trust: also report how far the rankings can be trusted (`ProbeResult.robustness`).
         report: progress callback `(stage, done, total)`.
 
     Raises:
@@ -153,31 +86,42 @@ def probe(
     """
     started = time.monotonic()
     folder = Path(model)
-    checkpoint = Checkpoint.open(folder)
     chosen = [get_scorer(name) for name in scorers]
     if not chosen:
         raise UsageError("no scorer was asked for")
-    config = load_config(folder)
-    text = config.get_text_config(decoder=True)
-    blocks = candidate_blocks(text.num_hidden_layers, sizes)
+    checkpoint = Checkpoint.open(folder)
+    blocks = candidate_blocks(checkpoint.depth, sizes)
     device = choose_device(device) if isinstance(device, str) else device
     if isinstance(dtype, str):
-        dtype = choose_dtype(dtype, stored_dtype(config.to_dict()), device.value)
-    ids, notes = encode(load_tokenizer(folder), prompts.texts, max_tokens=max_tokens)
-    head = any(scorer.needs in ("plans", "jacobians") for scorer in chosen)
-    subject = open_model(checkpoint, ids, device.value, dtype.value, head=head)
-    means = sweep(subject.layers, subject.batches, report=report)
-    evidence = gather(subject, means, chosen, blocks, prompts.texts, seed, report)
+        dtype = choose_dtype(dtype, stored_dtype(checkpoint.config), device.value)
+    text = load_config(folder).get_text_config(decoder=True)
+    ids, notes = encode(
+        load_tokenizer(folder),
+        prompts.texts,
+        max_tokens=min(max_tokens, _context(text)),
+        vocabulary=text.vocab_size,
+        chat_template=chat_template,
+    )
+    subject = open_model(
+        checkpoint,
+        ids,
+        device.value,
+        dtype.value,
+        head=any(scorer.needs in HEAD_NEEDS for scorer in chosen),
+        attention="eager" if entropy else None,
+    )
+    means = sweep(
+        subject.layers, subject.batches, skip_first=skip_first, entropy=entropy, report=report
+    )
+    measured = measure(subject, means, chosen, blocks, prompts.texts, seed, report)
+    evidence = measured.evidence()
     mode = CIRCUITPROBE if compat else None
     assert evidence.layers is not None
+    rankings = tuple(rank(evidence, scorer, sizes, mode) for scorer in chosen)
+    trusted = _trust(measured, chosen, sizes, mode, seed, report) if trust else ()
     return ProbeResult(
-        model=_identity(folder, text.num_hidden_layers, text.hidden_size, config.model_type),
-        prompts=PromptsIdentity(
-            name=prompts.name,
-            origin=prompts.origin,
-            digest=prompts.digest,
-            count=len(prompts.texts),
-        ),
+        model=_identity(folder, checkpoint, text.hidden_size),
+        prompts=_prompts_identity(prompts),
         tokens=sum(map(len, ids)),
         sizes=tuple(sizes),
         device=Chosen(value=device.value, reason=device.reason),
@@ -185,131 +129,66 @@ def probe(
         seed=seed,
         compat=mode,
         stats=evidence.layers,
-        rankings=tuple(rank(evidence, scorer, sizes, mode) for scorer in chosen),
+        rankings=rankings,
+        robustness=trusted,
         seconds=time.monotonic() - started,
         notes=(*notes, *subject.notes),
     )
 
 
-def open_model(
-    checkpoint: Checkpoint,
-    ids: Sequence[Sequence[int]],
-    device: str,
-    dtype: str,
-    *,
-    head: bool = True,
-    attention: str | None = None,
-) -> Subject:
-    """Bring the prompts to a model's first layer, its layers to be streamed from the files.
-
-    Args:
-        checkpoint: the opened model folder.
-        ids: token ids of each prompt.
-        device: where to compute.
-        dtype: a name of `DTYPES`.
-        head: also make next-token logits possible.
-        attention: attention implementation, or None for the library's choice.
-
-    Returns:
-        The model in layers; where streaming would be wrong the whole model is loaded, and
-        the notes say why.
-    """
-    try:
-        skeleton = Skeleton(checkpoint, dtype, device, attention)
-        skeleton.fill_around(torch.tensor([token for row in ids for token in row]))
-        if head:
-            skeleton.fill_head()
-    except CannotStream as reason:
-        model = load_model(checkpoint.path, device=device, dtype=dtype, attention=attention)
-        path, stack = decoder_layers(model)
-        layers: Layers = Loaded(list(stack))
-        why = [f"the whole model is in memory: {reason}"]
-    else:
-        model, path, layers, why = skeleton.model, skeleton.path, skeleton.layers(), []
-    runner = Runner(model, owner_of(model, path), list(decoder_layers(model)[1]))
-    batches, notes = arrange(runner, ids, device)
-    return Subject(runner, layers, batches, [*why, *notes])
-
-
-def arrange(
-    runner: Runner, ids: Sequence[Sequence[int]], device: str
-) -> tuple[list[Captured], list[str]]:
-    """The prompts packed into rows if the model's masks keep them apart, else by length."""
-    captured = []
-    for batch in pack(ids, ROW_TOKENS, device):
-        item = runner.capture(batch)
-        if batch.packed and not keeps_apart(item):
-            name = type(runner.model).__name__
-            captured = [runner.capture(batch) for batch in group(ids, ROW_TOKENS, device)]
-            return captured, [
-                f"{name} cannot keep packed prompts apart: batched by equal length instead"
-            ]
-        captured.append(item)
-    return captured, []
-
-
-def gather(
-    subject: Subject,
-    means: PromptMeans,
+def _trust(
+    measured: Measured,
     scorers: Sequence[Scorer],
-    blocks: Sequence[Block],
-    texts: Sequence[str],
+    sizes: Sequence[int],
+    compat: str | None,
     seed: int,
     report: Report,
-) -> Evidence:
-    """Measure what the scorers need beyond the layer statistics."""
-    evidence = Evidence(layers=means.layer_stats())
-    needs = {scorer.needs for scorer in scorers}
-    if needs & {"plans", "passes"}:
-        watch, plans = SecondPass(), "plans" in needs
-        finals = run_candidates(
-            subject.layers,
-            subject.batches,
-            blocks,
-            watch=watch if "passes" in needs else None,
-            to_the_end=plans,
-            report=report,
-        )
-        if plans:
-            found = compare_predictions(subject.runner, finals, blocks, means.depth)
-            evidence = replace(evidence, plans=found)
-        if "passes" in needs:
-            evidence = replace(evidence, passes=watch.stats(means.depth))
-    if "jacobians" in needs:
-        first_order = sensitivities(
-            subject.layers, subject.runner, subject.batches, blocks, seed=seed, report=report
-        )
-        evidence = replace(evidence, jacobians=first_order)
-    if "groups" in needs:
-        evidence = replace(evidence, groups=_groups(means, texts))
-    if "deltas" in needs:
-        deltas = np.diff(means.means, axis=0).mean(axis=1, dtype=np.float64)
-        evidence = replace(evidence, deltas=deltas)
-    return evidence
+) -> tuple[Robustness, ...]:
+    """Robustness of the scorers whose evidence is kept per prompt.
 
-
-def _groups(means: PromptMeans, texts: Sequence[str]) -> dict[str, LayerStats]:
-    """Statistics over the reasoning and over the general prompts, from the same pass.
-
-    Raises:
-        UsageError: there are not both kinds among the prompts.
+    `contrastive` needs both kinds of prompts in every draw, which a random draw does not
+    promise, so it is left out.
     """
-    general = set(load_prompts("general").texts)
-    kinds: dict[str, list[int]] = {"reasoning": [], "general": []}
-    for at, text in enumerate(texts):
-        kinds["general" if text in general else "reasoning"].append(at)
-    for kind, members in kinds.items():
-        if not members:
-            raise UsageError(
-                f"scorer `contrastive` compares reasoning with general prompts, "
-                f"and there are no {kind} ones",
-                hint="use --prompts default",
-            )
-    return {kind: means.subset(members).layer_stats() for kind, members in kinds.items()}
+    able = [s for s in scorers if s.needs in PER_PROMPT and s.needs != "groups"]
+    if not able:
+        return ()
+    narrowed = Measured(
+        measured.means, measured.texts, frozenset(s.needs for s in able), measured.plans
+    )
+    return tuple(
+        robustness(
+            narrowed.evidence,
+            len(measured.texts),
+            able,
+            sizes,
+            compat=compat,
+            groups=measured.languages(),
+            seed=seed,
+            report=lambda done, total: report("robustness", done, total),
+        )
+    )
 
 
-def _identity(folder: Path, depth: int, width: int, model_type: str) -> ModelIdentity:
-    digest = sha256((folder / "config.json").read_bytes()).hexdigest()
+def _context(text_config: Any) -> int:
+    """How many positions the model has; unlimited where its config states none."""
+    stated = getattr(text_config, "max_position_embeddings", None)
+    return stated if isinstance(stated, int) and stated > 0 else 1 << 30
+
+
+def _identity(folder: Path, checkpoint: Checkpoint, width: int) -> ModelIdentity:
     return ModelIdentity(
-        path=str(folder), model_type=model_type, depth=depth, width=width, config_digest=digest
+        path=str(folder),
+        model_type=checkpoint.model_type,
+        depth=checkpoint.depth,
+        width=width,
+        config_digest=sha256((folder / "config.json").read_bytes()).hexdigest(),
+    )
+
+
+def _prompts_identity(prompts: Prompts) -> PromptsIdentity:
+    return PromptsIdentity(
+        name=prompts.name,
+        origin=prompts.origin,
+        digest=prompts.digest,
+        count=len(prompts.texts),
     )

@@ -63,10 +63,14 @@ def run_candidates(
     base = hidden.new_empty(prompts, hidden.shape[-1])
     finals = hidden.new_empty(len(blocks), prompts, hidden.shape[-1])
     chunks = _chunks(batches, layers.depth + 1 + len(blocks))
+    steps = 2 * layers.depth  # one pass for the base, one for the candidates
     for done, chunk in enumerate(chunks):
-        _run_chunk(layers, chunk, blocks, watch, to_the_end, Finals(base, finals))
-        if report:
-            report("candidates", done + 1, len(chunks))
+
+        def step(layer: int, done: int = done) -> None:
+            if report:
+                report("candidates", done * steps + layer, len(chunks) * steps)
+
+        _run_chunk(layers, chunk, blocks, watch, to_the_end, Finals(base, finals), step)
     return Finals(base, finals)
 
 
@@ -91,6 +95,7 @@ def _run_chunk(
     watch: Watcher | None,
     to_the_end: bool,
     finals: Finals,
+    step: Callable[[int], None],
 ) -> None:
     depth = layers.depth
     base = [[item.hidden] for item in chunk]  # base[b][l]: input of layer l
@@ -98,6 +103,7 @@ def _run_chunk(
         with layers.resident(index) as layer:
             for item, states in zip(chunk, base, strict=True):
                 states.append(item.calls[index](layer, states[-1]))
+        step(index + 1)
     active: dict[int, list[Tensor]] = {}
     for index in range(depth):
         with layers.resident(index) as layer:
@@ -116,6 +122,7 @@ def _run_chunk(
                         watch(block, item, states[block.start], states[block.stop], state)
                 if not to_the_end:
                     del active[at]
+        step(depth + index + 1)
     for place, item in enumerate(chunk):
         rows = list(item.batch.prompts)
         finals.base[rows] = _last(item, base[place][depth])

@@ -14,6 +14,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from accelerate import init_empty_weights
@@ -46,9 +47,7 @@ class Slot:
     @property
     def empty(self) -> Tensor:
         """The parameter or buffer as it is now."""
-        found = self.module._parameters.get(self.leaf)
-        if found is None:
-            found = self.module._buffers[self.leaf]
+        found = _named(self.module, self.leaf)
         assert found is not None
         return found
 
@@ -189,11 +188,11 @@ class Skeleton:
             raise CannotStream(f"{type(self.model).__name__} has no output embeddings")
         table = self.model.get_input_embeddings()
         assert isinstance(table, nn.Module)
-        for leaf in [name for name, _ in head.named_parameters(recurse=False)]:
+        for leaf, empty in list(head.named_parameters(recurse=False)):
             stored = self._stored_name(head, leaf) or self._only_of_its_shape(
-                tuple(head._parameters[leaf].shape), leaf, self._stored_name(table, "weight")
+                tuple(empty.shape), leaf, self._stored_name(table, "weight")
             )
-            tied = self.model.config.get_text_config(decoder=True).tie_word_embeddings
+            tied = _tied(self.model.config)
             if stored is None and leaf == "weight" and tied:
                 stored = self._stored_name(table, "weight")
             if stored is None:
@@ -239,8 +238,7 @@ class Skeleton:
         persistent = [n for n in module._buffers if n not in module._non_persistent_buffers_set]
         slots = []
         for leaf in [*module._parameters, *persistent]:
-            value = module._parameters.get(leaf)
-            value = module._buffers.get(leaf) if value is None else value
+            value = _named(module, leaf)
             if value is None:
                 continue
             stored = self._stored_name(module, leaf)
@@ -271,6 +269,20 @@ class Skeleton:
                 continue  # prediction layers behind the stack are not run
             if name not in used and not _OLD_BUFFERS.search(name):
                 raise CannotStream(f"the model has no place for the stored tensor `{name}`")
+
+
+def _tied(config: Any) -> bool:
+    """Whether the head shares the embedding; a text tower may leave it to the outer config."""
+    text = config.get_text_config(decoder=True)
+    stated = getattr(text, "tie_word_embeddings", None)
+    return bool(getattr(config, "tie_word_embeddings", False) if stated is None else stated)
+
+
+def _named(module: nn.Module, leaf: str) -> Tensor | None:
+    """A module's own parameter or buffer."""
+    if leaf in module._parameters:
+        return module._parameters[leaf]
+    return module._buffers.get(leaf)
 
 
 def _outside(owner: nn.Module, inside: set[nn.Module]) -> Iterator[nn.Module]:

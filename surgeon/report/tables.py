@@ -41,7 +41,7 @@ def verdict_line(verdict: "Verdict") -> str:
     low, high = verdict.interval
     return (
         f"{verdict.base:.3f} -> {verdict.candidate:.3f} "
-        f"({verdict.difference:+.3f}, {verdict.level:.0%} interval {low:+.3f} to {high:+.3f}; "
+        f"({verdict.difference:+.3f}, {100 * verdict.level:.4g}% interval {low:+.3f} to {high:+.3f}; "
         f"n {verdict.n}, {verdict.wins} won, {verdict.losses} lost, {verdict.ties} tied)"
     )
 
@@ -128,7 +128,31 @@ def probe_table(result: "ProbeResult", top: int) -> RenderableType:
         f"({result.prompts.name}), {result.tokens} tokens, {result.seconds:.1f} s",
         style="dim",
     )
-    return Group(head, table)
+    if not result.robustness:
+        return Group(head, table)
+    return Group(head, table, "", robustness_table(result))
+
+
+def robustness_table(result: "ProbeResult") -> Table:
+    """How each scorer's first block fares over other draws of the prompts."""
+    table = plain_table(
+        "scorer", "first", "draws", "prompts", "came first", "moved", "within 2", "score 95 %",
+        numbers=("prompts", "moved", "within 2"),
+    )  # fmt: skip
+    for robust in result.robustness:
+        for row in robust.rows:
+            common = list(row.first.items())[:3]
+            table.add_row(
+                robust.scorer,
+                str(robust.winner or "-"),
+                f"{row.name} x{row.draws}",
+                str(row.prompts),
+                "  ".join(f"{block} {count / row.draws:.0%}" for block, count in common) or "-",
+                f"{row.distance:.1f}",
+                f"{row.within_2:.0%}",
+                f"{row.low:.3f} to {row.high:.3f}",
+            )
+    return table
 
 
 def manifest_table(manifest: "Manifest", out: Path, dry_run: bool) -> RenderableType:

@@ -1,6 +1,14 @@
 """Scores: evidence of a probe -> ranked blocks. One scorer a file; numpy only."""
 
-from surgeon.score.base import CIRCUITPROBE, BlockScore, Evidence, Ranking, Scorer, Unranked
+from surgeon.score.base import (
+    CIRCUITPROBE,
+    BlockScore,
+    Evidence,
+    Ranking,
+    Scorer,
+    Unranked,
+    check_compat,
+)
 from surgeon.score.registry import SCORERS, get_scorer, rank
 
 __all__ = [
@@ -11,6 +19,7 @@ __all__ = [
     "Ranking",
     "Scorer",
     "Unranked",
+    "check_compat",
     "get_scorer",
     "rank",
 ]

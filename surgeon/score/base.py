@@ -15,7 +15,7 @@ from typing import ClassVar, Literal
 import numpy as np
 
 from surgeon.block import Block, all_blocks
-from surgeon.errors import UsageError
+from surgeon.errors import UnknownName, UsageError
 from surgeon.record import Record
 from surgeon.stats import BlockStats, Floats, LayerStats, PlanStats
 
@@ -173,8 +173,7 @@ def rank_with(
 
 def _as_reference(evidence: Evidence, scorer: Scorer, compat: str) -> Evidence:
     """The evidence as the reference program sees it: 0.0 for what was not measured."""
-    if compat != CIRCUITPROBE:
-        raise UsageError(f"unknown compat mode `{compat}`; known: {CIRCUITPROBE}")
+    check_compat(compat)
     if not scorer.in_reference or evidence.layers is None:
         raise UsageError(
             f"{CIRCUITPROBE} has no scorer `{scorer.key}`",
@@ -183,6 +182,16 @@ def _as_reference(evidence: Evidence, scorer: Scorer, compat: str) -> Evidence:
     layers = reference_view(evidence.layers)
     groups = {key: reference_view(group) for key, group in (evidence.groups or {}).items()}
     return Evidence(layers=layers, groups=groups or None)
+
+
+def check_compat(compat: str | None) -> None:
+    """Refuse a compatibility mode that does not exist.
+
+    Raises:
+        UnknownName: it is neither None nor `circuitprobe`.
+    """
+    if compat is not None and compat != CIRCUITPROBE:
+        raise UnknownName("compat mode", compat, [CIRCUITPROBE])
 
 
 def reference_view(stats: LayerStats) -> LayerStats:

@@ -49,7 +49,7 @@ def _standing(values: Mapping[Block, float], block: Block) -> float | str:
 JACOBIAN = Scorer(
     key="jacobian",
     title="sensitive to its input, and the answer to its output",
-    reference="Hutchinson (1989); arXiv 1906.10771 (Taylor); combination of this project",
+    reference="Hutchinson, 1989; arXiv 1906.10771 (Taylor); combination of this project",
     needs="jacobians",
     circuit="sensitivity",
     terms=jacobian_terms,

@@ -47,7 +47,7 @@ def robust_distances(points: Floats) -> Floats:
             break
         keep = closest
         squared = _distances(rows, rows[keep], dimensions)
-    return squared
+    return np.asarray(squared)
 
 
 def _distances(rows: Floats, sample: Floats, dimensions: int) -> Floats:

@@ -64,6 +64,11 @@ FAMILIES: dict[str, dict[str, Any]] = {
     "nemotron": LLAMA,
     "apertus": LLAMA,
     "hunyuan_v1_dense": LLAMA,
+    "jamba": {
+        **MOE, "attn_layer_period": 2, "attn_layer_offset": 1, "expert_layer_period": 3,
+        "mamba_d_state": 4, "mamba_d_conv": 2, "use_mamba_kernels": False,
+    },
+    "lfm2": {**LLAMA, "layer_types": ["conv", "full_attention"] * 3},
 }  # fmt: skip
 
 

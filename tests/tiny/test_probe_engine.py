@@ -7,9 +7,10 @@ import pytest
 
 from surgeon.block import all_blocks
 from surgeon.checkpoint.store import Checkpoint
-from surgeon.probe.engine import ProbeResult, open_model, probe
+from surgeon.probe.engine import ProbeResult, probe
 from surgeon.probe.plans import compare_predictions, run_candidates
 from surgeon.probe.prompts import Prompts
+from surgeon.probe.subject import open_model
 from surgeon.probe.sweep import sweep
 
 TEXTS, IDS = probe_models.prompts(), probe_models.ids()
@@ -46,7 +47,8 @@ def test_statistics_match_the_twin(folders, family):
         )
 
 
-@pytest.mark.parametrize("family", probe_models.FAMILIES)
+# Jamba's config derives the kind of each layer from its number, so the twin cannot repeat one.
+@pytest.mark.parametrize("family", sorted(set(probe_models.FAMILIES) - {"jamba"}))
 def test_candidates_match_models_whose_layers_were_repeated(folders, family):
     folder = folders(family)
     subject = subject_of(folder)
