@@ -260,6 +260,7 @@ class _Run:
     ) -> str:
         """Look at documents chunk by chunk; say why it ended."""
         ends = obf_ends(self.overall.looks, len(self.stream)) if self.plan == "obf" else ()
+        report("check", 0, len(self.stream))
         for chunk in chunks(self.stream, ends):
             self._add(chunk)
             verdict = self.overall.verdict()

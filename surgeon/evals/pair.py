@@ -160,6 +160,10 @@ def open_pair(
     spread = generates and device_map is not None
     if backend == "engine" and not independent and not spread:
         plan, reason = plan_between(base, candidate)
+        templates = [getattr(each, "chat_template", None) for each in tokenizers]
+        if templates[0] != templates[1]:
+            # Each side then renders its own prompts, and a difference shows in their hashes.
+            plan, reason = None, "the chat templates differ"
         if plan is not None:
             model = load_model(base, device=where, dtype=number, device_map=device_map)
             only = EngineBackend(model, tokenizers[0], batch_size=batch_size)

@@ -13,6 +13,7 @@ from surgeon.block import Block
 from surgeon.errors import Refused, SurgeonError, UsageError
 from surgeon.evals import backends
 from surgeon.evals.check import check
+from surgeon.evals.harness import Protocol
 from surgeon.evals.identity import plan_between
 from surgeon.evals.result import CheckResult
 from surgeon.plan import LayerPlan
@@ -213,6 +214,21 @@ def test_another_tokenizer_or_vocabulary_is_refused(tmp_path, planted):
     (wider / "config.json").write_text(json.dumps({**config, "vocab_size": 300}))
     with pytest.raises(SurgeonError, match="another vocabulary: 291 and 300 rows"):
         check(DEMO, wider, ["cups"], **CPU)
+
+
+def test_chat_templates_that_differ_show_in_the_hashes(planted, tmp_path):
+    template = "{% for m in messages %}{{ m.content }}{% endfor %}"
+    folders = [shutil.copytree(each, tmp_path / each.name) for each in (DEMO, planted)]
+    (folders[0] / "chat_template.jinja").write_text(template)
+    (folders[1] / "chat_template.jinja").write_text(template + "!")
+    settings = {"limit": 20, "plan": "fixed", **CPU}
+    plain = check(*folders, ["cups"], **settings)
+    assert "the chat templates differ" in plain.validity.weights
+    with pytest.raises(SurgeonError, match="prompt_hash differs between the runs"):
+        check(*folders, ["cups"], protocol=Protocol(chat=True), **settings)
+    (folders[1] / "chat_template.jinja").write_text(template)
+    same = check(*folders, ["cups"], protocol=Protocol(chat=True), **settings)
+    assert same.protocol["chat_template_sha256"] and "one copy" in same.validity.weights
 
 
 def test_a_plan_is_proven_by_bytes_not_by_the_manifest(planted, tmp_path):
