@@ -17,7 +17,7 @@ RANK = {
     "probe": 3, "evals": 3, "verify": 3, "sweep": 3, "circuits": 3, "hub": 3, "selection": 3,
     "outcome": 4,
     "report": 5, "runs": 5,
-    "pipeline": 6,
+    "pipeline": 6, "release": 6,
     "cli": 7,
 }  # fmt: skip
 
