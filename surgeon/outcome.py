@@ -67,3 +67,11 @@ class Pushed(Record):
     verified: str
     files: dict[str, int]
     upload: Uploaded | None
+
+
+class Written(Record):
+    """Files that a command wrote."""
+
+    SCHEMA: ClassVar[str] = "surgeon.report/1"
+
+    files: tuple[Path, ...]
