@@ -148,12 +148,12 @@ class _Run:
         inputs: dict[str, Any],
         kind: type[R],
         compute: Callable[[], R],
-        say: Callable[[R], str],
+        text: Callable[[R], str],
         intact: Callable[[R], bool] = lambda record: True,
     ) -> R:
         everything = {"model": self.identity, "dtype": self.dtype.value, **inputs}
         record, done, reused = self.folder.stage(name, everything, kind, compute, intact)
-        summary = StageSummary(name=name, text=say(record), seconds=done.seconds, reused=reused)
+        summary = StageSummary(name=name, text=text(record), seconds=done.seconds, reused=reused)
         self.stages.append(summary)
         self.say(summary)
         return record
@@ -261,6 +261,7 @@ class _Run:
                 seed=self.recipe.seed,
                 device=self.recipe.device,
                 dtype=self.recipe.dtype,
+                ledger=self.folder.path / "candidates.jsonl",
                 rows_to=rows,
                 report=self.report,
             )
