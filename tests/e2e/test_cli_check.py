@@ -13,10 +13,10 @@ from surgeon.cli.app import app
 from surgeon.evals.result import CheckResult
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tiny"))
-from saved import save_plan  # noqa: E402
+from saved import save_plan
 
-from surgeon.block import Block  # noqa: E402
-from surgeon.plan import LayerPlan  # noqa: E402
+from surgeon.block import Block
+from surgeon.plan import LayerPlan
 
 DEMO = Path(__file__).parents[2] / "surgeon" / "demo" / "planted"
 

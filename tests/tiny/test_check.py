@@ -10,14 +10,17 @@ from safetensors.torch import load_file, save_file
 from saved import save_plan
 
 from surgeon.block import Block
-from surgeon.errors import SurgeonError, UsageError
+from surgeon.errors import Refused, SurgeonError, UsageError
 from surgeon.evals import backends
 from surgeon.evals.check import check
+from surgeon.evals.harness import Protocol
 from surgeon.evals.identity import plan_between
 from surgeon.evals.result import CheckResult
 from surgeon.plan import LayerPlan
+from surgeon.report.model_index import model_index
 
 DEMO = Path(__file__).parents[2] / "surgeon" / "demo" / "planted"
+CONTROL = DEMO.parent / "control"
 OWN = Path(__file__).parent / "tasks"
 PLAN = LayerPlan.duplicate(12, Block(4, 8))
 CPU = {"device": "cpu", "dtype": "float32", "offline": True}
@@ -129,9 +132,9 @@ def test_several_tasks_are_weighted_and_none_may_get_worse(planted):
     assert result.tasks[0].verdict.level == pytest.approx(0.975)
     heavy = check(
         DEMO, planted, ["cups", "navigation"], weights={"cups": 9.0, "navigation": 1.0},
-        limit=200, plan="fixed", **CPU,
+        limit=100, plan="fixed", **CPU,
     )  # fmt: skip
-    assert heavy.tasks[0].verdict.n > 150
+    assert heavy.tasks[0].verdict.n > 75
     with pytest.raises(UsageError, match="weights are for"):
         check(DEMO, planted, ["cups"], weights={"deduction": 1.0}, **CPU)
 
@@ -213,6 +216,21 @@ def test_another_tokenizer_or_vocabulary_is_refused(tmp_path, planted):
         check(DEMO, wider, ["cups"], **CPU)
 
 
+def test_chat_templates_that_differ_show_in_the_hashes(planted, tmp_path):
+    template = "{% for m in messages %}{{ m.content }}{% endfor %}"
+    folders = [shutil.copytree(each, tmp_path / each.name) for each in (DEMO, planted)]
+    (folders[0] / "chat_template.jinja").write_text(template)
+    (folders[1] / "chat_template.jinja").write_text(template + "!")
+    settings = {"limit": 20, "plan": "fixed", **CPU}
+    plain = check(*folders, ["cups"], **settings)
+    assert "the chat templates differ" in plain.validity.weights
+    with pytest.raises(SurgeonError, match="prompt_hash differs between the runs"):
+        check(*folders, ["cups"], protocol=Protocol(chat=True), **settings)
+    (folders[1] / "chat_template.jinja").write_text(template)
+    same = check(*folders, ["cups"], protocol=Protocol(chat=True), **settings)
+    assert same.protocol["chat_template_sha256"] and "one copy" in same.validity.weights
+
+
 def test_a_plan_is_proven_by_bytes_not_by_the_manifest(planted, tmp_path):
     assert plan_between(DEMO, planted)[0] == PLAN
     assert plan_between(DEMO, DEMO)[0] == LayerPlan.identity(12)
@@ -243,6 +261,51 @@ def test_settings_that_cannot_be_are_refused(planted, monkeypatch):
         check(DEMO, planted, ["cups"], limit=0, **CPU)
     with pytest.raises(UsageError, match="cannot be pooled"):
         check(DEMO, planted, ["t_rolling", "t_likely"], include_path=OWN, **CPU)
+
+
+def test_no_task_lost_the_margin_is_one_claim(planted):
+    result = check(DEMO, DEMO, ["cups", "navigation"], require="not-worse", margin=0.1, **CPU)
+    assert result.meets("not-worse") and result.stopped == "decided"
+    for each in result.tasks:
+        assert each.not_worse
+        # The corrected interval of the verdict is wider than the one of the bound.
+        assert each.verdict.level == pytest.approx(0.975)
+
+
+def test_a_device_map_runs_through_the_engine_and_generates_apart(planted):
+    settings = {"device_map": "auto", "limit": 40, "plan": "fixed", **CPU}
+    mapped = check(DEMO, planted, ["cups"], **settings)
+    assert mapped.verdict == check(DEMO, planted, ["cups"], limit=40, plan="fixed", **CPU).verdict
+    written = check(DEMO, planted, ["t_generate"], include_path=OWN, **settings)
+    assert "generation with a device map" in written.validity.weights
+
+
+def test_the_model_index_is_what_the_hub_reads(planted):
+    from huggingface_hub.repocard_data import ModelCardData, model_index_to_eval_results
+
+    result = check(DEMO, planted, ["cups", "navigation"], limit=150, **CPU)
+    entries = model_index(result, "planted-6x")
+    name, read = model_index_to_eval_results(entries)
+    assert name == "planted-6x" and [each.dataset_name for each in read] == ["cups", "navigation"]
+    assert read[0].metric_value == round(result.tasks[0].verdict.candidate, 4)
+    assert read[0].metric_args["documents"] == result.tasks[0].verdict.n
+    ModelCardData(model_name=name, eval_results=read).to_yaml()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not CONTROL.is_dir(), reason="the control model is not in this checkout")
+def test_the_control_is_never_improved(tmp_path):
+    candidate = save_plan(CONTROL, PLAN, tmp_path / "control")
+    found = [check(CONTROL, candidate, ["cups"], seed=seed, **CPU) for seed in range(20)]
+    assert all(result.verdict.verdict != "improved" for result in found)
+
+
+def test_tasks_that_would_run_code_are_refused(planted, tmp_path):
+    text = (OWN / "generate.yaml").read_text().replace("t_generate", "t_unsafe")
+    (tmp_path / "unsafe.yaml").write_text(text + "unsafe_code: true\n")
+    shutil.copy(OWN / "data.py", tmp_path / "data.py")
+    with pytest.raises(Refused, match="`t_unsafe` runs code"):
+        check(DEMO, planted, ["t_unsafe"], include_path=tmp_path, **CPU)
 
 
 def test_time_runs_out(planted):

@@ -4,13 +4,14 @@ import families
 import numpy as np
 import pytest
 import torch
+from transformers import AutoModelForCausalLM
 
 from surgeon.block import Block
 from surgeon.errors import SurgeonError, UnsupportedModel
-from surgeon.evals.capture import LayerRunner
 from surgeon.evals.engine import Engine
 from surgeon.evals.layout import Request
-from surgeon.models import decoder_layers
+from surgeon.layerwise import LayerRunner
+from surgeon.models import decoder_layers, plan_view
 from surgeon.plan import LayerPlan
 
 DEPTH = families.DEPTH
@@ -50,8 +51,9 @@ def counted(model, tally):
         hidden = args[0] if args else kwargs["hidden_states"]
         tally.append(hidden.shape[0] * hidden.shape[1])
 
+    # The attention of a layer runs only when the layer does, not when it is recorded.
     return [
-        layer.register_forward_pre_hook(hook, with_kwargs=True)
+        layer.self_attn.register_forward_pre_hook(hook, with_kwargs=True)
         for layer in decoder_layers(model)[1]
     ]
 
@@ -130,7 +132,7 @@ def test_a_model_that_cannot_be_taken_apart_runs_plan_by_plan(monkeypatch):
 
     requests = some_requests()
     want = Engine(families.base_model("qwen3")).score(requests, PLANS)
-    monkeypatch.setattr(LayerRunner, "_require_same_logits", refuse)
+    monkeypatch.setattr(LayerRunner, "require_same_logits", refuse)
     engine = Engine(families.base_model("qwen3"))
     got = engine.score(requests, PLANS)
     assert "no layers are shared" in engine.notes[0]
@@ -139,6 +141,28 @@ def test_a_model_that_cannot_be_taken_apart_runs_plan_by_plan(monkeypatch):
         np.testing.assert_allclose(
             got[name].loglikelihood, want[name].loglikelihood, atol=1e-4, rtol=1e-5
         )
+
+
+def test_a_model_whose_layers_are_fetched_as_needed(tmp_path):
+    """Layers on disk, moved in by hooks: what `--device-map auto` does beyond the memory."""
+    model = families.separate_model("llama", PLANS["base"])
+    model.save_pretrained(tmp_path / "model")
+    places = dict.fromkeys(
+        ("model.embed_tokens", "model.norm", "model.rotary_emb", "lm_head"), "cpu"
+    )
+    places |= {f"model.layers.{at}": "cpu" if at < 3 else "disk" for at in range(DEPTH)}
+    spread = AutoModelForCausalLM.from_pretrained(
+        tmp_path / "model", device_map=places, offload_folder=tmp_path / "disk"
+    ).eval()
+    requests = some_requests()
+    want = Engine(model).score(requests, PLANS)
+    engine = Engine(spread)
+    assert engine.runner is not None and engine.notes == []
+    got = engine.score(requests, PLANS)
+    for name in PLANS:
+        assert (got[name].loglikelihood == want[name].loglikelihood).all()
+    with pytest.raises(UnsupportedModel, match="spread over several devices"):
+        plan_view(spread, PLANS["dup 1:3"])
 
 
 def test_half_precision_takes_its_softmax_in_float32():
