@@ -8,6 +8,7 @@ and never looks at config.json.
 
 import copy
 import json
+import os
 from collections import Counter
 
 import pytest
@@ -27,6 +28,12 @@ from surgeon.verify.structure import check_structure
 TOLERANCE = 1e-5
 POSITION = ("layer_idx", "layer_id", "layer_number", "idx")
 OUTCOMES: Counter = Counter()
+
+
+@pytest.fixture(autouse=True)
+def _no_waiting_for_the_disk(monkeypatch):
+    """Thousands of small files: their durability is not what is tested here."""
+    monkeypatch.setattr(os, "fsync", lambda handle: None)
 
 
 def build(case):
