@@ -9,7 +9,7 @@ from surgeon.checkpoint.store import Checkpoint
 from surgeon.models import decoder_layers, load_model
 from surgeon.probe.capture import Captured, Runner, keeps_apart, owner_of
 from surgeon.probe.pack import group, pack
-from surgeon.probe.stream import CannotStream, Skeleton
+from surgeon.probe.skeleton import CannotStream, Skeleton
 from surgeon.probe.sweep import Layers, Loaded
 
 ROW_TOKENS = 512
