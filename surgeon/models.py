@@ -211,6 +211,9 @@ def plan_view(model: PreTrainedModel, plan: LayerPlan) -> PreTrainedModel:
         UnsupportedModel: the stack cannot be found or the config cannot follow the plan.
     """
     path, layers = decoder_layers(model)
+    if any(hasattr(module, "_hf_hook") for module in layers.modules()):
+        # accelerate binds each layer's forward to the layer object, cache slot included.
+        raise UnsupportedModel("a model spread over several devices has no views")
     if plan.depth != len(layers):
         raise UsageError(f"plan is for {plan.depth} layers, the model has {len(layers)}")
     raw = rewrite_config(model.config.to_dict(), plan)

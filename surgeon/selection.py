@@ -144,9 +144,10 @@ def select(
         steps = [Proposal(block=b, origin=_step(best.block, b)) for b in around]
         tried += _measure(steps[: budget - len(tried)], compare)
         ahead = _best(tried)
-        if ahead.block == best.block:
+        if ahead.verdict.difference <= best.verdict.difference:
             break
         best = ahead
+    best = _best(tried)
     gain = best.verdict.difference
     won = gain >= min_gain and gain > 0
     return Selection(

@@ -93,10 +93,11 @@ def read_header(path: Path) -> Header:
         handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except OSError as error:
         raise SurgeonError(f"cannot read `{path}`: {error.strerror}") from error
+    status = os.fstat(handle)
+    if not stat.S_ISREG(status.st_mode):
+        os.close(handle)
+        raise UnsafeCheckpoint(f"`{path.name}` is not a regular file")
     with os.fdopen(handle, "rb") as file:
-        status = os.fstat(file.fileno())
-        if not stat.S_ISREG(status.st_mode):
-            raise UnsafeCheckpoint(f"`{path.name}` is not a regular file")
         raw = _raw_header(file, status.st_size, path.name)
     tensors, metadata = parse_header(raw, status.st_size - 8 - len(raw), path.name)
     return Header(path, status.st_size, 8 + len(raw), tensors, metadata)

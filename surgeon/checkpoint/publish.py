@@ -96,30 +96,43 @@ class Staging:
         Raises:
             SurgeonError: OUT appeared meanwhile, or cannot be written.
         """
-        disk.remove_file(self.path / JOURNAL)
-        disk.sync_folder(self.path)
         try:
+            disk.remove_file(self.path / JOURNAL)
+            disk.sync_folder(self.path)
             if os.path.lexists(self.out) and not _is_empty_folder(self.out):
                 self._replace()
             else:
                 disk.rename(self.path, self.out)
         except OSError as error:
-            raise SurgeonError(f"cannot publish `{self.out}`: {error.strerror}") from error
-        disk.sync_folder(self.out.parent)
+            raise SurgeonError(
+                f"cannot publish `{self.out}`: {error.strerror}; nothing was published"
+            ) from error
+        try:
+            disk.sync_folder(self.out.parent)
+            for old in (self.path, self._aside):
+                if old.is_dir():
+                    disk.remove_tree(old)
+        except OSError as error:
+            raise SurgeonError(
+                f"`{self.out}` is complete, but cleaning up beside it failed: {error.strerror}"
+            ) from error
+
+    @property
+    def _aside(self) -> Path:
+        """Where an old OUT waits if it cannot be swapped in one step."""
+        return self.path.with_name(self.path.name + "-old")
 
     def _replace(self) -> None:
         """Swap in one step where the system can; else OUT is absent for an instant."""
         try:
             disk.exchange(self.path, self.out)
-            old = self.path
         except OSError as error:
             if error.errno not in (errno.ENOSYS, errno.EINVAL, errno.EOPNOTSUPP):
                 raise
-            old = self.path.with_name(self.path.name + "-old")
-            disk.rename(self.out, old)
+            if self._aside.is_dir():
+                disk.remove_tree(self._aside)
+            disk.rename(self.out, self._aside)
             disk.rename(self.path, self.out)
-        disk.sync_folder(self.out.parent)
-        disk.remove_tree(old)
 
 
 @contextmanager

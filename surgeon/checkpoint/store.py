@@ -187,12 +187,12 @@ def read_small(path: Path, limit: int) -> bytes:
         if not path.is_file():
             raise UnsafeCheckpoint(f"`{path.name}` is not a regular file")
         with path.open("rb") as file:
-            data = file.read(limit + 1)
+            size = os.fstat(file.fileno()).st_size
+            if size > limit:
+                raise UnsafeCheckpoint(f"`{path.name}` has {size:,} bytes, the limit is {limit:,}")
+            return file.read(size)
     except OSError as error:
         raise SurgeonError(f"cannot read `{path}`: {error.strerror}") from error
-    if len(data) > limit:
-        raise UnsafeCheckpoint(f"`{path.name}` is larger than {limit:,} bytes")
-    return data
 
 
 def read_config(path: Path) -> dict[str, Any]:

@@ -54,9 +54,20 @@ def parse_object(data: bytes, what: str, *, limit: int, infinity: bool = False) 
         raise UnsafeCheckpoint(f"{what} is not UTF-8 text: {error.reason}") from None
     except ValueError as error:  # bad syntax, or an integer of thousands of digits
         raise UnsafeCheckpoint(f"{what} is not JSON: {error}") from None
+    _refuse_surrogates(value, data, what)
     if not isinstance(value, dict):
         raise UnsafeCheckpoint(f"{what} is a JSON {type(value).__name__}, expected an object")
     return value
+
+
+def _refuse_surrogates(value: Any, data: bytes, what: str) -> None:
+    """Refuse escapes of half a character: such text cannot be written again."""
+    if b"\\ud" not in data and b"\\uD" not in data:
+        return
+    try:
+        json.dumps(value, ensure_ascii=False).encode()
+    except (UnicodeEncodeError, RecursionError):
+        raise UnsafeCheckpoint(f"{what} holds text that is not Unicode") from None
 
 
 def check_depth(value: Any, what: str) -> None:

@@ -131,7 +131,12 @@ def check(
     from surgeon.evals.check import check as run_check
     from surgeon.evals.harness import Protocol
     from surgeon.hub import resolve
+    from surgeon.paired import Verdict
     from surgeon.report.verdicts import check_table, live_line
+
+    def watch(verdict: Verdict) -> None:
+        out.live(live_line(verdict))
+        out.note(live_line(verdict))
 
     sources = [resolve(each, offline=offline) for each in (base, candidate)]
     with out.working() as report:
@@ -162,7 +167,7 @@ def check(
             ledger=ledger,
             rows_to=rows,
             report=report,
-            watch=lambda verdict: out.note(live_line(verdict)),
+            watch=watch,
         )
     if plots:
         from surgeon.report.plots_check import save_plots

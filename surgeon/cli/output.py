@@ -47,6 +47,7 @@ class Output:
     ):
         self.as_json, self.quiet, self.verbose = as_json, quiet, verbose
         self.progress = progress and not quiet
+        self._live = ""
         _current.set(self)
 
     @staticmethod
@@ -76,6 +77,10 @@ class Output:
         """Something done automatically, with its reason."""
         if self.verbose and not self.quiet:
             print(text, file=sys.stderr)
+
+    def live(self, text: str) -> None:
+        """What is known so far; stands beside the bar of a terminal."""
+        self._live = text
 
     def warning(self, text: str) -> None:
         """Something the user should know although the command goes on."""
@@ -143,7 +148,8 @@ class Output:
             def report(stage: str, done: int, total: int) -> None:
                 if stage not in tasks:
                     tasks[stage] = bars.add_task(stage, total=total or None)
-                bars.update(tasks[stage], completed=done, total=total or None)
+                text = f"{stage}  {self._live}" if self._live else stage
+                bars.update(tasks[stage], completed=done, total=total or None, description=text)
 
             yield report
 

@@ -20,7 +20,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from surgeon.errors import SurgeonError, UnknownName, UsageError
+from surgeon.errors import Refused, SurgeonError, UnknownName, UsageError
 from surgeon.evals.rows import Rows
 from surgeon.tasks import TASKS
 from surgeon.tasks.documents import SPLITS, documents
@@ -85,6 +85,11 @@ class EvalTask:
         # random() alone keeps its sequence across Python versions.
         generator = random.Random(f"surgeon/{self.name}/{seed}")
         return sorted(ids, key=lambda _: generator.random())
+
+    @property
+    def generates(self) -> bool:
+        """Whether the model writes its answers."""
+        return self.output_type == "generate_until"
 
     @cached_property
     def doc_hashes(self) -> list[str]:
@@ -216,7 +221,9 @@ def _stock(
 ) -> list[EvalTask]:
     try:
         tasks = _find_stock(name, include_path)
-    except (OSError, ConnectionError, ValueError, RuntimeError, ImportError) as error:
+    except IndexError as error:  # lm-eval looks at a task's first document
+        raise SurgeonError(f"task `{name}` has no documents") from error
+    except (OSError, ValueError, RuntimeError, ImportError, KeyError) as error:
         hint = (
             "run once without --offline to fetch it, or use a bundled task: " + ", ".join(TASKS)
             if offline
@@ -274,6 +281,10 @@ def _finish(name: str, split: str, task: Any, protocol: Protocol) -> EvalTask:
     docs = task.eval_docs
     if not len(docs):
         raise SurgeonError(f"task `{name}` has no documents")
+    if getattr(task, "UNSAFE_CODE", False):
+        raise Refused(f"task `{name}` runs code that the model wrote, which is never done here")
+    if getattr(task, "MULTIMODAL", False):
+        raise UsageError(f"task `{name}` needs images or sound; models here read text")
     if (getattr(task.config, "repeats", 1) or 1) > 1:
         raise UsageError(
             f"task `{name}` samples each answer {task.config.repeats} times",
@@ -427,7 +438,14 @@ def vllm_of(path: Path, dtype: str, seed: int) -> Any:
         )
     from lm_eval.models.vllm_causallms import VLLM
 
-    return VLLM(pretrained=str(path), dtype=dtype, seed=seed, trust_remote_code=False)
+    # Base and candidate are loaded together, so each gets less than half of the memory.
+    return VLLM(
+        pretrained=str(path),
+        dtype=dtype,
+        seed=seed,
+        trust_remote_code=False,
+        gpu_memory_utilization=0.45,
+    )
 
 
 def versions() -> dict[str, str]:

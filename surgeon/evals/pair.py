@@ -132,6 +132,7 @@ def open_pair(
     backend: BackendName = "engine",
     batch_size: int = 256,
     seed: int = 0,
+    generates: bool = False,
 ) -> Pair:
     """Load two checkpoints, or one where the candidate is proven to be a plan of it.
 
@@ -145,6 +146,8 @@ def open_pair(
         backend: `engine`; `hf` or `vllm` are lm-eval's own models.
         batch_size: most rows of a forward.
         seed: of backends that need one.
+        generates: whether answers will be generated; a model spread over devices cannot do
+            that for a plan of itself.
 
     Raises:
         SurgeonError: a folder that does not load, or another tokenizer or vocabulary.
@@ -154,8 +157,13 @@ def open_pair(
     tokenizers = load_tokenizer(base), load_tokenizer(candidate)
     require_same_tokenizer(*tokenizers)
     _require_same_vocabulary(base, candidate)
-    if backend == "engine" and not independent:
+    spread = generates and device_map is not None
+    if backend == "engine" and not independent and not spread:
         plan, reason = plan_between(base, candidate)
+        templates = [getattr(each, "chat_template", None) for each in tokenizers]
+        if templates[0] != templates[1]:
+            # Each side then renders its own prompts, and a difference shows in their hashes.
+            plan, reason = None, "the chat templates differ"
         if plan is not None:
             model = load_model(base, device=where, dtype=number, device_map=device_map)
             only = EngineBackend(model, tokenizers[0], batch_size=batch_size)
@@ -169,6 +177,8 @@ def open_pair(
             )
     else:
         plan, reason = None, "asked for" if independent else f"backend {backend}"
+        if spread:
+            reason = "generation with a device map"
 
     def side(path: Path, tokenizer: PreTrainedTokenizerBase) -> Side:
         if backend == "vllm":

@@ -22,10 +22,15 @@ class Damage(Record):
 
 
 class TaskResult(Record):
-    """One task of a check: its verdict, and what could make it something else than ability."""
+    """One task of a check: its verdict, and what could make it something else than ability.
+
+    The verdict is corrected for the number of tasks; `not_worse` is not, because only all
+    tasks together claim it.
+    """
 
     task: str
     verdict: Verdict
+    not_worse: bool
     base_gold: Measured
     candidate_gold: Measured
     base_extraction_failure: Measured
@@ -85,8 +90,8 @@ class CheckResult(Record):
     def not_worse(self) -> bool:
         """Whether a loss of the margin or more is ruled out on every task."""
         damaged = self.damage is not None and self.damage.damaged
-        every = (self.verdict, *(each.verdict for each in self.tasks))
-        return not damaged and all(each.not_worse for each in every)
+        every = (self.verdict.not_worse, *(each.not_worse for each in self.tasks))
+        return not damaged and not self.regressed and all(every)
 
     def meets(self, requirement: str) -> bool:
         """Whether `improved` or `not-worse` is shown.

@@ -103,6 +103,11 @@ def _facts(result: "CheckResult") -> Table:
         f"{result.validity.control_flips} of {result.validity.control_documents} answers "
         "flipped when the base was scored twice",
     )
+    for each in result.tasks:
+        shares = (each.base_extraction_failure, each.candidate_extraction_failure)
+        if max(shares) > 0:
+            found = f"no answer found: base {shares[0]:.1%}, candidate {shares[1]:.1%}"
+            table.add_row("answers", f"{each.task}: {found}")
     if result.damage:
         table.add_row("damage", _damage(result))
     return table

@@ -11,6 +11,7 @@ the file.
 """
 
 import json
+import math
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -192,12 +193,19 @@ def _compare(old: Signature, new: Signature, same: set[str], what: str) -> None:
         path, name = key
         if name.startswith("config.") and name.removeprefix("config.") not in same:
             continue  # the config itself differs there, which is judged elsewhere
-        if old.get(key) != new.get(key):
+        if not _same(old.get(key), new.get(key)):
             where = f"{path}.{name}" if path else name
             raise UnsupportedModel(
                 f"the result would differ from the plan: {what} has `{where}` = "
                 f"{new.get(key)!r}, the source has {old.get(key)!r}"
             )
+
+
+def _same(old: Any, new: Any) -> bool:
+    """Equal; floats up to rounding, since a scale may be rewritten as a quotient."""
+    if isinstance(old, float) and isinstance(new, float):
+        return math.isclose(old, new, rel_tol=1e-12)
+    return bool(old == new)
 
 
 def _config_lists(config: Any) -> dict[str, list[Any]]:

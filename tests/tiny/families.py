@@ -13,7 +13,8 @@ DEPTH, VOCABULARY = 6, 128
 
 COMMON = {
     "vocab_size": VOCABULARY, "hidden_size": 32, "intermediate_size": 64,
-    "num_hidden_layers": DEPTH, "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 128,
+    "num_hidden_layers": DEPTH, "num_attention_heads": 4, "num_key_value_heads": 2,
+    "max_position_embeddings": 128,
     "bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 2, "initializer_range": 0.2,
 }  # fmt: skip
 HEADS = {**COMMON, "head_dim": 8}
