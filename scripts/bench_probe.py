@@ -21,7 +21,6 @@ that is above an interpreter that only imported torch and transformers.
 
 import argparse
 import json
-import resource
 import statistics
 import subprocess
 import sys
@@ -110,6 +109,7 @@ class Clock:
         self.wall, self.cpu = time.perf_counter(), time.process_time()
 
     def read(self) -> tuple[float, float]:
+        """Wall and processor seconds until now."""
         return time.perf_counter() - self.wall, time.process_time() - self.cpu
 
 
@@ -181,6 +181,15 @@ def run_probe(folder: Path, dtype: str, ids: list[list[int]]) -> tuple[float, fl
 SIDES = {"reference": run_reference, "bare": run_bare, "probe": run_probe}
 
 
+def peak_mb() -> float:
+    """Largest resident size of this process so far, mapped files included.
+
+    Not `ru_maxrss`, which a child inherits from the parent that started it.
+    """
+    status = Path("/proc/self/status").read_text()
+    return int(status.split("VmHWM:")[1].split()[0]) / 1024
+
+
 def child(side: str, folder: Path, dtype: str, ids: list[list[int]]) -> None:
     """Run one side and print its numbers; sizes are in MB."""
     import torch  # noqa: F401
@@ -188,10 +197,9 @@ def child(side: str, folder: Path, dtype: str, ids: list[list[int]]) -> None:
 
     import surgeon.probe.engine  # noqa: F401
 
-    floor = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    floor = peak_mb()
     seconds, cpu = SIDES[side](folder, dtype, ids)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    print(json.dumps({"collect": seconds, "cpu": cpu, "peak": peak, "floor": floor}))
+    print(json.dumps({"collect": seconds, "cpu": cpu, "peak": peak_mb(), "floor": floor}))
 
 
 def measure(side: str, dtype: str, folder: Path, args: argparse.Namespace) -> dict[str, float]:
@@ -211,9 +219,8 @@ def show(rows: dict[str, list[dict[str, float]]], layer_mb: float) -> None:
         middle = f"{statistics.median(values):.{digits}f}"
         return f"{middle} ({min(values):.{digits}f}..{max(values):.{digits}f})"
 
-    print(
-        f"\n{'side':20} {'collect s':>22} {'cpu s':>22} {'wall s':>20} {'peak MB':>20} {'over MB':>9}"
-    )
+    heads = f"{'collect s':>22} {'cpu s':>22} {'wall s':>20} {'peak MB':>20} {'over MB':>9}"
+    print(f"\n{'side':20} {heads}")
     for name, runs in rows.items():
         over = statistics.median([r["peak"] - r["floor"] for r in runs])
         columns = [
