@@ -7,8 +7,9 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from surgeon.errors import SurgeonError
 from surgeon.evals.engine import Engine, require_finite
+from surgeon.evals.evaltask import Prompt
 from surgeon.evals.grading import grade
-from surgeon.evals.harness import Prompt, lm_of
+from surgeon.evals.harness import lm_of
 from surgeon.evals.layout import Request
 from surgeon.evals.rows import Rows
 from surgeon.models import plan_view

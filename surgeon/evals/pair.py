@@ -17,7 +17,8 @@ from transformers import PreTrainedTokenizerBase
 from surgeon.checkpoint.store import read_config
 from surgeon.errors import SurgeonError
 from surgeon.evals.backends import Backend, EngineBackend, PlainBackend
-from surgeon.evals.harness import EvalTask, build, lm_of, vllm_of
+from surgeon.evals.evaltask import EvalTask
+from surgeon.evals.harness import build, lm_of, vllm_of
 from surgeon.evals.identity import plan_between
 from surgeon.evals.rows import Rows
 from surgeon.evals.stream import Drawn

@@ -177,7 +177,7 @@ def _windows():
             without(KINDS, "no_rope_layers", "moe_layers"),
         ),
     }  # fmt: skip
-    for name in "gemma2 vaultgemma gpt_oss gemma3_text cohere2 olmo3 cwm kolibri1 exaone4".split():
+    for name in ["gemma2", "vaultgemma", "gpt_oss", "gemma3_text", "cohere2", "olmo3", "cwm", "kolibri1", "exaone4"]:
         cases[name] = Case(name)
         cases[f"{name}, no list"] = Case(name, {}, without(KINDS))
     for name in ("smollm3", "granite_swa", "granitemoe_swa"):

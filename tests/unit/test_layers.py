@@ -10,7 +10,8 @@ import surgeon
 ROOT = Path(surgeon.__file__).parent
 
 RANK = {
-    "version": 0, "errors": 0, "record": 0, "block": 0, "plan": 0, "sequential": 0,
+    "version": 0, "errors": 0, "record": 0, "block": 0, "plan": 0,
+    "fixed": 0, "sequential": 0,
     "checkpoint": 1, "stats": 1, "paired": 1,
     "score": 2, "models": 2, "tasks": 2,
     "recipe": 2,
@@ -22,7 +23,7 @@ RANK = {
 }  # fmt: skip
 
 NO_TORCH = {
-    "version", "errors", "record", "block", "plan", "sequential",
+    "version", "errors", "record", "block", "plan", "fixed", "sequential",
     "checkpoint", "stats", "paired", "score", "tasks", "selection",
 }  # fmt: skip
 

@@ -10,18 +10,15 @@ from hypothesis import strategies as st
 from scipy.stats import binomtest
 
 from surgeon.errors import UsageError
-from surgeon.paired import (
-    Comparison,
-    Verdict,
+from surgeon.fixed import (
     bonett_price,
     bootstrap,
-    cluster_means,
-    compare,
     documents_for_power,
     holm,
     mcnemar,
     sign_flip,
 )
+from surgeon.paired import Comparison, Verdict, cluster_means, compare
 
 
 def scores(wins, losses, ties):
