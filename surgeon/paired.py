@@ -43,7 +43,7 @@ class Verdict(Record):
     `interval` is for `difference` = `candidate` - `base`, in units of the score, at
     confidence `level` (already corrected for the number of `candidates`). `equivalent`
     means that the interval lies within +-`margin`. `p` is anytime-valid where the method is
-    sequential; `e` is NaN where it is not. `docs_needed` is how many more documents a
+    sequential; `e` is NaN where it is not, and `p` is for O'Brien-Fleming looks. `docs_needed` is how many more documents a
     decision would likely need if wins and losses go on as so far; None where that is
     unknown or more than a million.
     """
@@ -330,7 +330,11 @@ def _group_sequential(
         if abs(z) >= bound:
             p = alpha
             break
-    return _Found(low, high, margin, p, alpha, f"O'Brien-Fleming, {looks} looks")
+    found = _Found(low, high, margin, p, alpha, f"O'Brien-Fleming, {looks} looks")
+    found.p = math.nan  # a boundary was crossed or not; that is no p-value
+    if found.verdict == "undecided" and planned > len(differences):
+        found.needed = planned - len(differences)
+    return found
 
 
 def obf_ends(looks: int, planned: int) -> list[int]:

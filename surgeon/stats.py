@@ -247,6 +247,12 @@ class PlanStats:
         )
 
     @property
+    def sure_entropy(self) -> float:
+        """Mean entropy of the base on the surer half, in nats; NaN if there is no such half."""
+        sure = self.base_entropy[~self.unsure]
+        return float(sure.mean()) if len(sure) else float("nan")
+
+    @property
     def unsure(self) -> npt.NDArray[np.bool_]:
         """(P,) the prompts on which the base's entropy is at or above its median."""
         return np.asarray(self.base_entropy >= np.median(self.base_entropy))

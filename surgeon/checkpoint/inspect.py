@@ -4,6 +4,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any, ClassVar
 
+from surgeon.checkpoint.deploy import Deployment, deployment_report
 from surgeon.checkpoint.encodings import INDEX_SETS, per_layer_values
 from surgeon.checkpoint.families import Verdict
 from surgeon.checkpoint.guard import ParameterCount, SizeClass, count_parameters, size_class
@@ -36,6 +37,8 @@ class Inspection(Record):
         quantisation: method, or None.
         chat_template: whether one is there.
         made_from: where it was written by this tool, source and plan.
+        plan: the plan that was asked about, or None.
+        deployment: what engines make of that plan's result; None without a plan.
     """
 
     SCHEMA: ClassVar[str] = "surgeon.inspect/1"
@@ -59,6 +62,8 @@ class Inspection(Record):
     quantisation: str | None
     chat_template: bool
     made_from: str | None
+    plan: LayerPlan | None = None
+    deployment: list[Deployment] | None = None
 
 
 def inspect(checkpoint: Checkpoint, plan: LayerPlan | None = None) -> Inspection:
@@ -94,6 +99,8 @@ def inspect(checkpoint: Checkpoint, plan: LayerPlan | None = None) -> Inspection
         quantisation=_quantisation(checkpoint),
         chat_template=_has_chat_template(checkpoint.path),
         made_from=f"{manifest.source.id}, layers {manifest.plan}" if manifest else None,
+        plan=plan,
+        deployment=deployment_report(checkpoint, plan) if plan else None,
     )
 
 

@@ -21,6 +21,7 @@ Windows = list[Request]
 """What one instance asks for in tokens: one request, or the windows of a rolling one."""
 
 GENERATION_BATCH = 32
+"""Most prompts decoded together: each holds a cache as long as its prompt and its answer."""
 
 
 class Backend(Protocol):
@@ -60,7 +61,7 @@ class EngineBackend:
         batch_size: int = 256,
         pack: bool = True,
     ):
-        self.model, self.tokenizer = model, tokenizer
+        self.model, self.tokenizer, self.batch_size = model, tokenizer, batch_size
         self.lm = lm_of(model, tokenizer)
         self.engine = Engine(
             model, pack=pack, batch_size=batch_size, max_length=int(self.lm.max_length)
@@ -124,7 +125,8 @@ class EngineBackend:
         if not generated:
             return {}
         view = self.model if plan.is_identity else plan_view(self.model, plan)
-        return generate(lm_of(view, self.tokenizer, GENERATION_BATCH), generated)
+        batch = min(self.batch_size, GENERATION_BATCH)
+        return generate(lm_of(view, self.tokenizer, batch), generated)
 
     def _graded(self, prompts: Sequence[Prompt], said: Mapping[int, Any]) -> Rows:
         rows = []

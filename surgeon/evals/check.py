@@ -136,7 +136,7 @@ def check(
         candidates_tried=max(candidates, tried),
         flipped=run.flipped(),
         trace=run.trace(),
-        notes=run.notes(),
+        notes=(*run.notes(), *pair.notes),
     )
     if rows_to:
         write_rows(rows_to, run.base, run.candidate)

@@ -1,6 +1,6 @@
 """Log-likelihoods of token requests under many layer plans of one model, in one pass.
 
-Per batch the model's own preparation runs once (`capture.py`), the plans run through the
+Per batch the model's own preparation runs once (`layerwise.py`), the plans run through the
 layer trie (`trie.py`), and only positions that predict a continuation token reach the
 head. Softmax is in float32 whatever the model computes in: in bfloat16 a log-probability
 near -30 has steps of 0.125, which makes ties between choices.
@@ -21,9 +21,9 @@ from numpy.typing import NDArray
 from transformers import PreTrainedModel
 
 from surgeon.errors import SurgeonError, UnsupportedModel
-from surgeon.evals.capture import LayerRunner
 from surgeon.evals.layout import Request, Row, batches, packed_rows, plain_rows, truncated
 from surgeon.evals.trie import LayerTrie
+from surgeon.layerwise import LayerRunner
 from surgeon.models import plan_view
 from surgeon.plan import LayerPlan
 
@@ -90,7 +90,9 @@ class Engine:
         self.runner: LayerRunner | None = None
         self.notes: list[str] = []
         try:
-            self.runner = LayerRunner(model)
+            runner = LayerRunner(model)
+            runner.require_same_logits()
+            self.runner = runner
         except UnsupportedModel as error:
             self.notes.append(f"no layers are shared between plans: {error}")
         self.pack = pack and self.runner is not None and self._packs()

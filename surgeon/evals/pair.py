@@ -82,6 +82,13 @@ class Pair:
         return [each.engine.cost for each in backends if isinstance(each, EngineBackend)]
 
     @property
+    def notes(self) -> tuple[str, ...]:
+        """What the engines could not do, without repeats."""
+        backends = [side.backend for side in self._sides]
+        engines = [each.engine for each in backends if isinstance(each, EngineBackend)]
+        return tuple(dict.fromkeys(note for engine in engines for note in engine.notes))
+
+    @property
     def _sides(self) -> tuple[Side, Side]:
         return self.base, self.candidate
 

@@ -132,7 +132,7 @@ def probe(
         rankings=rankings,
         robustness=trusted,
         seconds=time.monotonic() - started,
-        notes=(*notes, *subject.notes),
+        notes=(*notes, *subject.notes, *measured.notes()),
     )
 
 

@@ -13,7 +13,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from surgeon.block import Block
 from surgeon.errors import SurgeonError
-from surgeon.probe.capture import Call, Captured, Runner
+from surgeon.layerwise import Call, LayerRunner
+from surgeon.probe.capture import Captured
 from surgeon.probe.sweep import Layers, Report
 from surgeon.stats import BlockStats
 
@@ -25,7 +26,7 @@ PROBES = 4
 @torch.no_grad()
 def sensitivities(
     layers: Layers,
-    runner: Runner,
+    runner: LayerRunner,
     batches: Sequence[Captured],
     blocks: Sequence[Block],
     *,
@@ -113,7 +114,7 @@ class _Pushed:
         each = torch.randn(size, generator=self.generator).to(hidden)
         return each[self.item.batch.owners()].reshape(hidden.shape)
 
-    def effects(self, runner: Runner) -> dict[Block, Tensor]:
+    def effects(self, runner: LayerRunner) -> dict[Block, Tensor]:
         """|first-order change of the last token's log-likelihood| per prompt of 2+ tokens."""
         batch = self.item.batch
         kept = torch.tensor(batch.lengths, device=batch.ids.device) > 1
@@ -127,7 +128,7 @@ class _Pushed:
                 break
             with forward.dual_level():
                 dual = forward.make_dual(state, tangent.reshape(-1, width)[last - 1])
-                log = runner.logits(dual).log_softmax(-1)
+                log = runner.head(dual).float().log_softmax(-1)
                 chosen = log.gather(1, target[:, None])[:, 0]
                 change = forward.unpack_dual(chosen).tangent
             found[block] = torch.zeros_like(chosen) if change is None else change.abs()

@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 
 from surgeon.block import Block
-from surgeon.probe.capture import Captured, Runner
+from surgeon.layerwise import LayerRunner
+from surgeon.probe.capture import Captured
 from surgeon.probe.sweep import Layers, Report
 from surgeon.stats import PlanStats
 
@@ -136,7 +137,7 @@ def _last(item: Captured, hidden: Tensor) -> Tensor:
 
 @torch.no_grad()
 def compare_predictions(
-    runner: Runner, finals: Finals, blocks: Sequence[Block], depth: int
+    runner: LayerRunner, finals: Finals, blocks: Sequence[Block], depth: int
 ) -> PlanStats:
     """Next-token distributions of base and candidates, reduced prompt by prompt.
 
@@ -147,11 +148,11 @@ def compare_predictions(
     base_entropy, entropy = np.empty(p), np.empty((c, p))
     divergence, agreement = np.empty((c, p)), np.empty((c, p), dtype=np.bool_)
     gram = np.empty((p, c, c))
-    vocabulary = runner.logits(states[:1, 0]).shape[-1]
+    vocabulary = runner.head(states[:1, 0]).shape[-1]
     step = max(1, LOGITS // (vocabulary * (1 + c)))
     for start in range(0, p, step):
         part = states[:, start : start + step]
-        logits = runner.logits(part.reshape(-1, width))
+        logits = runner.head(part.reshape(-1, width)).float()
         for offset in range(part.shape[1]):
             at = start + offset
             log = logits.view(1 + c, -1, vocabulary)[:, offset].double().log_softmax(-1)

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 import torch
 
 from surgeon.checkpoint.store import Checkpoint
+from surgeon.layerwise import LayerRunner
 from surgeon.models import decoder_layers, load_model
-from surgeon.probe.capture import Captured, Runner, keeps_apart, owner_of
+from surgeon.probe.capture import Captured, capture, keeps_apart
 from surgeon.probe.pack import group, pack
 from surgeon.probe.stream import CannotStream, Skeleton
 from surgeon.probe.sweep import Layers, Loaded
@@ -21,7 +22,7 @@ few enough that the masked part of attention, which grows with its square, stays
 class Subject:
     """What the probe works on; `notes` say what was done differently from the usual."""
 
-    runner: Runner
+    runner: LayerRunner
     layers: Layers
     batches: list[Captured]
     notes: list[str]
@@ -65,22 +66,21 @@ def open_model(
         notes = [f"the whole model is in memory: {reason}"]
     else:
         model, layers, notes = skeleton.model, skeleton.layers(), []
-    path, stack = decoder_layers(model)
-    runner = Runner(model, owner_of(model, path), list(stack))
+    runner = LayerRunner(model)
     batches, more = arrange(runner, ids, device)
     return Subject(runner, layers, batches, [*notes, *more])
 
 
 def arrange(
-    runner: Runner, ids: Sequence[Sequence[int]], device: str
+    runner: LayerRunner, ids: Sequence[Sequence[int]], device: str
 ) -> tuple[list[Captured], list[str]]:
     """The prompts packed into rows if the model's masks keep them apart, else by length."""
     captured = []
     for batch in pack(ids, ROW_TOKENS, device):
-        item = runner.capture(batch)
+        item = capture(runner, batch)
         if batch.packed and not keeps_apart(item):
             name = type(runner.model).__name__
-            captured = [runner.capture(batch) for batch in group(ids, ROW_TOKENS, device)]
+            captured = [capture(runner, batch) for batch in group(ids, ROW_TOKENS, device)]
             return captured, [
                 f"{name} cannot keep packed prompts apart: batched by equal length instead"
             ]

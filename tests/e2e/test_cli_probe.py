@@ -150,3 +150,13 @@ def test_interrupt_ends_with_130_and_leaves_nothing(tmp_path):
     out, _ = child.communicate(timeout=60)
     assert child.returncode == 130 and out == ""
     assert list(tmp_path.iterdir()) == []
+
+
+def test_prompts_without_easy_ones_are_warned_about():
+    says = "label-free scores lean on prompts whose answer the model is sure of"
+    plain = surgeon(MODEL, "--prompts", "general", "--scorer", "consensus", "--no-progress")
+    assert plain.exit_code == 0 and f"warning: {says}" in plain.stderr
+    task = surgeon(
+        MODEL, "--prompts", "task:cups", "--limit", "60", "--scorer", "consensus", "--no-progress"
+    )
+    assert task.exit_code == 0 and says not in task.stderr

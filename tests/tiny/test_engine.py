@@ -8,9 +8,9 @@ from transformers import AutoModelForCausalLM
 
 from surgeon.block import Block
 from surgeon.errors import SurgeonError, UnsupportedModel
-from surgeon.evals.capture import LayerRunner
 from surgeon.evals.engine import Engine
 from surgeon.evals.layout import Request
+from surgeon.layerwise import LayerRunner
 from surgeon.models import decoder_layers, plan_view
 from surgeon.plan import LayerPlan
 
@@ -51,8 +51,9 @@ def counted(model, tally):
         hidden = args[0] if args else kwargs["hidden_states"]
         tally.append(hidden.shape[0] * hidden.shape[1])
 
+    # The attention of a layer runs only when the layer does, not when it is recorded.
     return [
-        layer.register_forward_pre_hook(hook, with_kwargs=True)
+        layer.self_attn.register_forward_pre_hook(hook, with_kwargs=True)
         for layer in decoder_layers(model)[1]
     ]
 
@@ -131,7 +132,7 @@ def test_a_model_that_cannot_be_taken_apart_runs_plan_by_plan(monkeypatch):
 
     requests = some_requests()
     want = Engine(families.base_model("qwen3")).score(requests, PLANS)
-    monkeypatch.setattr(LayerRunner, "_require_same_logits", refuse)
+    monkeypatch.setattr(LayerRunner, "require_same_logits", refuse)
     engine = Engine(families.base_model("qwen3"))
     got = engine.score(requests, PLANS)
     assert "no layers are shared" in engine.notes[0]

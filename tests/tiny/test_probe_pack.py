@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from surgeon.errors import UnsupportedModel, UsageError
-from surgeon.models import decoder_layers
-from surgeon.probe.capture import Runner, keeps_apart, owner_of
+from surgeon.layerwise import LayerRunner
+from surgeon.probe.capture import capture, keeps_apart
 from surgeon.probe.pack import group, pack
 from surgeon.probe.tokens import encode
 
@@ -46,15 +46,14 @@ def test_means_are_over_the_tokens_of_each_prompt(make, skip):
 
 def runner_of(family, **changes):
     model = probe_models.make_model(family, **changes)
-    path, stack = decoder_layers(model)
-    return Runner(model, owner_of(model, path), list(stack))
+    return LayerRunner(model)
 
 
 def test_packing_is_judged_by_the_masks():
     (batch,) = pack(IDS, 100)
-    assert keeps_apart(runner_of("mistral").capture(batch))
-    assert not keeps_apart(runner_of("bloom").capture(batch))
-    item = runner_of("llama").capture(batch)
+    assert keeps_apart(capture(runner_of("mistral"), batch))
+    assert not keeps_apart(capture(runner_of("bloom"), batch))
+    item = capture(runner_of("llama"), batch)
     assert keeps_apart(item)
     mask = item.calls[3].kwargs["attention_mask"]
     mask[..., 4, 0] = True  # the second token of prompt 2 may now see prompt 0
@@ -67,9 +66,9 @@ def test_forwards_are_put_back_after_an_error():
     bad = batch.ids.clone()
     bad[0, 0] = 10_000
     with pytest.raises(IndexError):
-        runner.capture(type(batch)(bad, batch.positions, batch.prompts, batch.lengths))
+        capture(runner, type(batch)(bad, batch.positions, batch.prompts, batch.lengths))
     assert all("forward" not in layer.__dict__ for layer in runner.layers)
-    runner.capture(batch)
+    capture(runner, batch)
     assert all("forward" not in layer.__dict__ for layer in runner.layers)
 
 
@@ -85,7 +84,7 @@ def test_a_model_that_runs_a_layer_twice_is_refused():
     runner.owner.forward = forward
     (batch,) = pack(IDS, 100)
     with pytest.raises(UnsupportedModel, match="does not run its layers once each, in order"):
-        runner.capture(batch)
+        capture(runner, batch)
     runner.owner.forward = own
 
 
@@ -109,3 +108,11 @@ def test_prompts_that_cannot_be_used():
     tokenizer.chat_template = "{% for m in messages %}w5 {{ m.content }} w6{% endfor %}"
     ids, _ = encode(tokenizer, ["w1"], chat_template=True)
     assert ids == [tokenizer("w5 w1 w6")["input_ids"]]
+
+
+def test_rows_bound_the_masked_part_of_attention():
+    # attention grows with the square of a row: with bounded rows it is linear in tokens
+    def work(prompts):
+        return sum(batch.ids.numel() ** 2 for batch in pack([[1] * 20] * prompts, budget=100))
+
+    assert work(400) == 4 * work(100) == 400 * 20 * 100

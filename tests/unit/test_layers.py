@@ -9,18 +9,18 @@ import surgeon
 
 ROOT = Path(surgeon.__file__).parent
 
-RANK = {
-    "version": 0, "errors": 0, "record": 0, "block": 0, "plan": 0,
-    "fixed": 0, "sequential": 0,
-    "checkpoint": 1, "stats": 1, "paired": 1,
-    "score": 2, "models": 2, "tasks": 2,
-    "recipe": 2,
-    "probe": 3, "evals": 3, "verify": 3, "sweep": 3, "circuits": 3, "hub": 3, "selection": 3,
-    "outcome": 4,
-    "report": 5, "runs": 5,
-    "pipeline": 6,
-    "cli": 7,
-}  # fmt: skip
+FLOORS = [
+    "version errors record block plan fixed sequential",
+    "checkpoint stats paired recipe",
+    "score tasks models",
+    "layerwise",
+    "probe evals verify hub selection",
+    "outcome",
+    "report runs",
+    "pipeline",
+    "cli",
+]
+RANK = {name: rank for rank, names in enumerate(FLOORS) for name in names.split()}
 
 NO_TORCH = {
     "version", "errors", "record", "block", "plan", "fixed", "sequential",

@@ -116,7 +116,8 @@ def test_more_candidates_widen_the_interval():
 def test_obrien_fleming_stops_at_looks_only():
     base, candidate = scores(60, 20, 120)
     early = compare(base[:79], candidate[:79], plan="obf", planned=200)
-    assert "O'Brien-Fleming" in early.method
+    assert "O'Brien-Fleming" in early.method and math.isnan(early.p)
+    assert early.verdict != "undecided" or early.docs_needed == 121
     late = compare(base, candidate, plan="obf", planned=200)
     assert late.verdict == "improved" and late.interval[0] > 0
 
