@@ -43,9 +43,9 @@ class Verdict(Record):
     `interval` is for `difference` = `candidate` - `base`, in units of the score, at
     confidence `level` (already corrected for the number of `candidates`). `equivalent`
     means that the interval lies within +-`margin`. `p` is anytime-valid where the method is
-    sequential; `e` is NaN where it is not, and `p` is for O'Brien-Fleming looks. `docs_needed` is how many more documents a
-    decision would likely need if wins and losses go on as so far; None where that is
-    unknown or more than a million.
+    sequential, and NaN for O'Brien-Fleming looks; `e` is NaN for all but the sequential.
+    `docs_needed` is how many more documents a decision would likely need if wins and losses
+    go on as so far; None where that is unknown or more than a million.
     """
 
     SCHEMA = "surgeon.verdict/1"
