@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from surgeon.evals.result import CheckResult as CheckResult
     from surgeon.hub import resolve as resolve
     from surgeon.outcome import Outcome as Outcome
+    from surgeon.outcome import Pushed as Pushed
     from surgeon.paired import Verdict as Verdict
     from surgeon.pipeline import run as run
     from surgeon.plan import LayerPlan as LayerPlan
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from surgeon.probe.prompts import load_prompts as load_prompts
     from surgeon.recipe import Recipe as Recipe
     from surgeon.recipe import load_recipe as load_recipe
+    from surgeon.release import push as push
     from surgeon.score.base import Ranking as Ranking
     from surgeon.selection import Selection as Selection
     from surgeon.stats import LayerStats as LayerStats
@@ -50,6 +52,7 @@ _HOMES = {
     "Manifest": "checkpoint.manifest",
     "Outcome": "outcome",
     "ProbeResult": "probe.engine",
+    "Pushed": "outcome",
     "Ranking": "score.base",
     "Recipe": "recipe",
     "Selection": "selection",
@@ -61,6 +64,7 @@ _HOMES = {
     "load_prompts": "probe.prompts",
     "load_recipe": "recipe",
     "probe": "probe.engine",
+    "push": "release",
     "resolve": "hub",
     "run": "pipeline",
     "verify": "verify",

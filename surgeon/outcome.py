@@ -1,9 +1,9 @@
-"""`Outcome`: what one whole run came to."""
+"""`Outcome`: what one whole run came to; `Pushed`: what sending its model to the Hub did."""
 
 from pathlib import Path
 from typing import ClassVar, Literal
 
-from surgeon.hub import Source
+from surgeon.hub import Source, Uploaded
 from surgeon.paired import Verdict
 from surgeon.plan import LayerPlan
 from surgeon.recipe import Recipe
@@ -54,3 +54,24 @@ class Outcome(Record):
         if requirement == "improved":
             return self.conclusion == "improved"
         return self.verdict.not_worse
+
+
+class Pushed(Record):
+    """What a push came to; `upload` is None where it was a dry run."""
+
+    SCHEMA: ClassVar[str] = "surgeon.push/1"
+
+    folder: Path
+    repository: str
+    verdict: str
+    verified: str
+    files: dict[str, int]
+    upload: Uploaded | None
+
+
+class Written(Record):
+    """Files that a command wrote."""
+
+    SCHEMA: ClassVar[str] = "surgeon.report/1"
+
+    files: tuple[Path, ...]

@@ -27,7 +27,9 @@ from surgeon.probe.engine import ProbeResult, probe
 from surgeon.probe.prompts import load_prompts
 from surgeon.recipe import Recipe
 from surgeon.record import Record
+from surgeon.report.records import ROWS_NAME
 from surgeon.report.tables import verdict_line
+from surgeon.report.write import write_reports
 from surgeon.runs import RunFolder, write_text
 from surgeon.score import get_scorer
 from surgeon.selection import Selection, propose, select, take_first
@@ -132,6 +134,7 @@ class _Run:
             warnings=tuple(self.warnings),
         )
         write_text(self.folder.file("run"), outcome.to_json())
+        write_reports(self.folder.path)
         return outcome
 
     @property
@@ -145,12 +148,12 @@ class _Run:
         inputs: dict[str, Any],
         kind: type[R],
         compute: Callable[[], R],
-        say: Callable[[R], str],
+        text: Callable[[R], str],
         intact: Callable[[R], bool] = lambda record: True,
     ) -> R:
         everything = {"model": self.identity, "dtype": self.dtype.value, **inputs}
         record, done, reused = self.folder.stage(name, everything, kind, compute, intact)
-        summary = StageSummary(name=name, text=say(record), seconds=done.seconds, reused=reused)
+        summary = StageSummary(name=name, text=text(record), seconds=done.seconds, reused=reused)
         self.stages.append(summary)
         self.say(summary)
         return record
@@ -243,7 +246,7 @@ class _Run:
             lambda: verify(self.model, base=self.source.path, logits=True),
             _say_verify,
         )
-        step = self.recipe.check
+        step, rows = self.recipe.check, self.folder.path / ROWS_NAME
 
         def judge() -> CheckResult:
             return check(
@@ -258,11 +261,16 @@ class _Run:
                 seed=self.recipe.seed,
                 device=self.recipe.device,
                 dtype=self.recipe.dtype,
+                ledger=self.folder.path / "candidates.jsonl",
+                rows_to=rows,
                 report=self.report,
             )
 
         inputs = {**made_from, "check": step.model_dump(mode="json"), "seed": self.recipe.seed}
-        return self._stage("check", inputs, CheckResult, judge, _say_check).verdict
+        checked = self._stage(
+            "check", inputs, CheckResult, judge, _say_check, lambda made: rows.is_file()
+        )
+        return checked.verdict
 
 
 def _conclude(plan: LayerPlan | None, verdict: Verdict | None) -> Conclusion:

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from surgeon.cli import check, duplicate, inspect, probe, run, verify
+from surgeon.cli import check, duplicate, inspect, probe, push, report, run, verify
 from surgeon.cli.output import Output
 from surgeon.errors import SurgeonError
 from surgeon.version import __version__
@@ -55,7 +55,7 @@ def common(
     """Model surgery on small language models: probe, duplicate, save, check."""
 
 
-for module in (run, probe, duplicate, check, inspect, verify):
+for module in (run, probe, duplicate, check, inspect, verify, report, push):
     module.add_to(app)
 
 

@@ -11,8 +11,9 @@ from rich.table import Table
 from rich.text import Text
 
 if TYPE_CHECKING:  # `duplicate` shows a table and must not load torch for it
+    from surgeon.checkpoint.inspect import Inspection
     from surgeon.checkpoint.manifest import Manifest
-    from surgeon.outcome import Outcome, StageSummary
+    from surgeon.outcome import Outcome, Pushed, StageSummary
     from surgeon.paired import Verdict
     from surgeon.probe.engine import ProbeResult
     from surgeon.recipe import Recipe
@@ -41,7 +42,8 @@ def verdict_line(verdict: "Verdict") -> str:
     low, high = verdict.interval
     return (
         f"{verdict.base:.3f} -> {verdict.candidate:.3f} "
-        f"({verdict.difference:+.3f}, {100 * verdict.level:.4g}% interval {low:+.3f} to {high:+.3f}; "
+        f"({verdict.difference:+.3f}, {100 * verdict.level:.4g}% interval "
+        f"{low:+.3f} to {high:+.3f}; "
         f"n {verdict.n}, {verdict.wins} won, {verdict.losses} lost, {verdict.ties} tied)"
     )
 
@@ -171,6 +173,53 @@ def manifest_table(manifest: "Manifest", out: Path, dry_run: bool) -> Renderable
         table.add_row("left out", ", ".join(manifest.left))
     for check in manifest.checks:
         table.add_row("checked", check)
+    return table
+
+
+def inspection_table(inspection: "Inspection") -> Table:
+    """What a checkpoint is and what the guard says."""
+    count = inspection.parameters
+    table = plain_table("", "")
+    table.show_header = False
+    revision = f"@{inspection.revision}" if inspection.revision else ""
+    table.add_row("model", f"{inspection.id}{revision}")
+    if inspection.made_from:
+        table.add_row("made from", inspection.made_from)
+    table.add_row("family", f"{inspection.model_type} ({inspection.family_verdict})")
+    size = f"{count.total / 1e6:,.1f} M"
+    if count.active != count.total:
+        size += f", {count.active / 1e6:,.1f} M active"
+    table.add_row("parameters", size + (", tied head" if count.tied_head else ""))
+    table.add_row("layers", f"{inspection.depth} under {inspection.stack}")
+    for key, value in inspection.per_layer.items():
+        table.add_row("per layer", f"{key}: {', '.join(str(each) for each in value)}")
+    kinds = ", ".join(f"{dtype} {size / 1e6:,.1f} MB" for dtype, size in inspection.dtypes.items())
+    table.add_row("weights", f"{kinds} in {len(inspection.files)} files")
+    if inspection.quantisation:
+        table.add_row("quantised", inspection.quantisation)
+    table.add_row("duplication", inspection.guard)
+    return table
+
+
+def push_table(pushed: "Pushed") -> Table:
+    """What went where, or would."""
+    table = plain_table("", "")
+    table.show_header = False
+    made = pushed.upload
+    total = sum(pushed.files.values())
+    what = f"{len(pushed.files)} files, {total / 1e6:,.1f} MB: {', '.join(sorted(pushed.files))}"
+    table.add_row("files", what)
+    table.add_row("verdict", pushed.verdict)
+    table.add_row("verified", pushed.verified)
+    if made is None:
+        table.add_row("would go to", f"{pushed.repository}  (dry run: nothing was sent)")
+        return table
+    table.add_row("url", made.url)
+    table.add_row("commit", made.commit_url)
+    if made.pull_request:
+        table.add_row("pull request", made.pull_request)
+    if made.attempts > 1:
+        table.add_row("attempts", str(made.attempts))
     return table
 
 

@@ -17,7 +17,7 @@ FLOORS = [
     "probe evals verify hub selection",
     "outcome",
     "report runs",
-    "pipeline",
+    "pipeline release",
     "cli",
 ]
 RANK = {name: rank for rank, names in enumerate(FLOORS) for name in names.split()}

@@ -78,7 +78,7 @@ def test_refinement_stays_where_nothing_is_gained():
 
 
 def test_the_budget_is_kept():
-    selection, asked = run(hill, ["1:5", "9:12", "2:4"], budget=2)
+    _, asked = run(hill, ["1:5", "9:12", "2:4"], budget=2)
     assert [str(block) for block in asked] == ["1:5", "9:12"]
     assert len(run(hill, ["1:5"], budget=4)[1]) == 4
 

@@ -1,0 +1,81 @@
+"""`report.md`: a run in a form that fits a pull request."""
+
+from surgeon.paired import Verdict
+from surgeon.report.html import reproduce
+from surgeon.report.records import RunRecords, layers_in_words, model_reference
+from surgeon.report.tables import verdict_line
+from surgeon.version import __version__
+
+
+def render_markdown(records: RunRecords) -> str:
+    """The run in Markdown."""
+    parts = [_head(records), _confirmation(records), _selection(records), _again(records)]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _head(records: RunRecords) -> str:
+    outcome = records.outcome
+    lines = [f"## {model_reference(outcome)}: {outcome.conclusion}", ""]
+    if outcome.plan is None:
+        lines.append(f"No model was saved: {outcome.selection.reason}.")
+    else:
+        plan = outcome.plan
+        lines.append(
+            f"Plan `{plan}`: {layers_in_words(plan)}; {plan.depth} layers became {len(plan)}. "
+            "Weights are byte-for-byte copies; nothing was trained."
+        )
+    if outcome.plan is not None and outcome.verdict is not None:
+        lines += ["", f"**{outcome.conclusion}**: {verdict_line(outcome.verdict)}."]
+    lines += [f"\n> **Warning:** {warning}" for warning in outcome.warnings]
+    return "\n".join(lines)
+
+
+def _confirmation(records: RunRecords) -> str:
+    if records.check is None:
+        return ""
+    rows = [(each.task, each.verdict) for each in records.check.tasks]
+    if len(rows) > 1:
+        rows.append(("**all**", records.check.verdict))
+    return "\n".join(
+        [
+            "| task | verdict | n | base | candidate | change | interval | won | lost |",
+            "|---|---|--:|--:|--:|--:|---|--:|--:|",
+            *(_row(name, verdict) for name, verdict in rows),
+        ]
+    )
+
+
+def _row(name: str, verdict: Verdict) -> str:
+    low, high = verdict.interval
+    return (
+        f"| {name} | {verdict.verdict} | {verdict.n} | {verdict.base:.3f} | "
+        f"{verdict.candidate:.3f} | {verdict.difference:+.3f} | {low:+.3f} to {high:+.3f} | "
+        f"{verdict.wins} | {verdict.losses} |"
+    )
+
+
+def _selection(records: RunRecords) -> str:
+    selection = records.outcome.selection
+    if not selection.tried:
+        return f"Selection: {selection.reason}."
+    lines = [
+        f"<details><summary>{len(selection.tried)} blocks measured on {selection.n} documents of "
+        f"{selection.task} (split select, base {selection.base:.3f})</summary>",
+        "",
+        "| block | proposed by | change | interval |",
+        "|---|---|--:|---|",
+    ]
+    for each in sorted(selection.tried, key=lambda entry: -entry.verdict.difference):
+        low, high = each.verdict.interval
+        mark = " (chosen)" if each.block == selection.winner else ""
+        lines.append(
+            f"| {each.block}{mark} | {each.origin} | {each.verdict.difference:+.3f} | "
+            f"{low:+.3f} to {high:+.3f} |"
+        )
+    return "\n".join([*lines, "", "</details>"])
+
+
+def _again(records: RunRecords) -> str:
+    return "\n".join(
+        ["```sh", reproduce(records), "```", "", f"surgeon {__version__}; full page: report.html"]
+    )
