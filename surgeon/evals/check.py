@@ -22,7 +22,7 @@ from surgeon.evals.result import CheckResult
 from surgeon.evals.rows import Row, Rows, require_distinct
 from surgeon.evals.running import Report, Requirement, Run, Watch
 from surgeon.evals.stream import draw
-from surgeon.paired import Plan
+from surgeon.paired import Comparison, Plan
 
 
 def check(
@@ -95,6 +95,8 @@ def check(
             not finite, another tokenizer, duplicate documents, answers that flip by themselves.
     """
     started = time.monotonic()
+    # Settings are judged before anything is loaded.
+    Comparison(alpha=alpha, margin=margin, candidates=candidates)
     loaded = load_tasks(tasks, split, include_path, offline, protocol)
     shares = _weights(loaded, weights)
     without, dropped = _repeats(loaded, duplicates)
