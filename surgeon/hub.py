@@ -260,6 +260,13 @@ def require_login() -> str:
     return token
 
 
+def is_logged_in() -> bool:
+    """Whether there is a token; nothing is asked of the network."""
+    from huggingface_hub import get_token
+
+    return bool(get_token())
+
+
 class _Upload:
     """One upload: each step may be repeated without doing its work twice."""
 
