@@ -232,20 +232,39 @@ def upload(
         NeedsLogin: no token, an expired one, or one that may not write there.
         SurgeonError: the Hub refuses, stays unreachable, or holds something else afterwards.
     """
-    from huggingface_hub import HfApi, get_token
+    from huggingface_hub import HfApi
 
     if not _REPOSITORY.match(repository):
         raise UsageError(f"`{repository}` is not a repository id", hint="write owner/name")
     if pull_request and revision:
         raise UsageError("a pull request goes to the main branch", hint="drop the revision")
-    secret = token or get_token()
-    if not secret:
-        raise NeedsLogin("pushing needs a login", hint="`hf auth login`, or set HF_TOKEN")
+    secret = token or require_login()
     upload = _Upload(
         HfApi(endpoint=endpoint, token=secret), files, repository, message, revision, report
     )
     with _quiet_off_terminal():
         return upload.run(private, pull_request, attempts, pause)
+
+
+def require_login() -> str:
+    """The token of the environment or of `hf auth login`.
+
+    Raises:
+        NeedsLogin: there is none.
+    """
+    from huggingface_hub import get_token
+
+    token = get_token()
+    if not token:
+        raise NeedsLogin("pushing needs a login", hint="`hf auth login`, or set HF_TOKEN")
+    return token
+
+
+def is_logged_in() -> bool:
+    """Whether there is a token; nothing is asked of the network."""
+    from huggingface_hub import get_token
+
+    return bool(get_token())
 
 
 class _Upload:

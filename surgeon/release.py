@@ -8,15 +8,22 @@ import json
 import os
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from surgeon.checkpoint.manifest import MANIFEST_NAME, Manifest, read_manifest
 from surgeon.errors import Refused, SurgeonError, UsageError
 from surgeon.evals.result import CheckResult
-from surgeon.hub import Progress, upload
+from surgeon.hub import Progress, require_login, upload
 from surgeon.outcome import Outcome, Pushed
-from surgeon.report.card import CARD_NAME, CardFacts, folder_facts, render_card, run_facts
+from surgeon.report.card import (
+    CARD_NAME,
+    CardFacts,
+    folder_facts,
+    is_as_written,
+    render_card,
+    run_facts,
+)
 from surgeon.report.records import read_run
 from surgeon.verify.result import Verification
 
@@ -42,8 +49,8 @@ class Parcel:
         listed = [file.name for file in self.manifest.files if file.name != CARD_NAME]
         files: dict[str, Path | bytes] = {name: self.folder / name for name in listed}
         files[MANIFEST_NAME] = self.folder / MANIFEST_NAME
-        own, here = render_card(self.facts), self.folder / CARD_NAME
-        edited = here.is_file() and here.read_text(encoding="utf-8") != own
+        here = self.folder / CARD_NAME
+        edited = here.is_file() and not is_as_written(here.read_text(encoding="utf-8"))
         files[CARD_NAME] = here if edited else render_card(self.facts, repository).encode()
         return files
 
@@ -89,6 +96,8 @@ def push(
     parcel = find_parcel(folder, check)
     if parcel.verdict in REFUSED and not allow_verdict:
         raise _not_pushed(parcel)
+    if not dry_run:
+        require_login()
     report("verify", 0, 1)
     verified = verify_apart(parcel.folder, parcel.base)
     report("verify", 1, 1)
@@ -155,14 +164,7 @@ def _with_check(facts: CardFacts, check: CheckResult, model: Path) -> CardFacts:
         raise UsageError(f"the check is of plan `{check.plan}`, `{model}` is `{plan}`")
     if check.plan is None and Path(check.candidate).name != model.resolve().name:
         raise UsageError(f"the check is of `{check.candidate}`, not of `{model}`")
-    return CardFacts(
-        manifest=facts.manifest,
-        inspection=facts.inspection,
-        base=facts.base,
-        source_metadata=facts.source_metadata,
-        check=check,
-        selection=facts.selection,
-    )
+    return replace(facts, check=check)
 
 
 def _not_pushed(parcel: Parcel) -> Refused:

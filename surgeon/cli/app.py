@@ -6,7 +6,19 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from surgeon.cli import check, duplicate, inspect, probe, push, report, run, verify
+from surgeon.cli import (
+    check,
+    duplicate,
+    env,
+    inspect,
+    probe,
+    push,
+    recipes,
+    report,
+    run,
+    topics,
+    verify,
+)
 from surgeon.cli.output import Output
 from surgeon.errors import SurgeonError
 from surgeon.version import __version__
@@ -55,7 +67,11 @@ def common(
     """Model surgery on small language models: probe, duplicate, save, check."""
 
 
-for module in (run, probe, duplicate, check, inspect, verify, report, push):
+COMMANDS = (
+    run, probe, duplicate, check, inspect, verify, report, push, recipes, env, topics,
+)  # fmt: skip
+
+for module in COMMANDS:
     module.add_to(app)
 
 

@@ -59,7 +59,8 @@ def run(
     from surgeon.recipe import load_recipe
 
     out_ = Output(as_json, quiet, verbose, not no_progress)
-    settings = _settings(setting or [], model, device, seed)
+    given = {"model": model, "device": device, "seed": seed}
+    settings = settings_of(setting or [], given)
     if require not in (None, "improved", "not-worse"):
         raise UsageError(f"--require `{require}`; known: improved, not-worse")
     plan = load_recipe(recipe, settings)
@@ -91,15 +92,19 @@ def run(
         raise RequirementNotMet(f"--require {require}: the run ended `{outcome.conclusion}`")
 
 
-def _settings(
-    pairs: list[str], model: str | None, device: str | None, seed: int | None
+def settings_of(
+    pairs: list[str], given: dict[str, str | int | None] | None = None
 ) -> dict[str, str]:
-    """`--set` pairs and the options that stand for recipe keys, as overrides."""
+    """`--set` pairs, and the options that stand for recipe keys, as overrides.
+
+    Raises:
+        UsageError: a pair without a key or an equals sign.
+    """
     settings: dict[str, str] = {}
     for pair in pairs:
         key, sign, value = pair.partition("=")
         if not sign or not key:
             raise UsageError(f"--set `{pair}` is not KEY=VALUE", hint="--set check.documents=500")
         settings[key] = value
-    given = {"model": model, "device": device, "seed": seed}
-    return settings | {key: str(value) for key, value in given.items() if value is not None}
+    options_ = {key: str(value) for key, value in (given or {}).items() if value is not None}
+    return settings | options_

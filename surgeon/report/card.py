@@ -5,13 +5,15 @@ leaderboard entries (no n, no interval, no base), so they stand in `model-index`
 arguments of the metric and in the text; nothing is written to `.eval_results`.
 """
 
-from collections.abc import Mapping
+import hashlib
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
+from surgeon.checkpoint.deploy import Deployment
 from surgeon.checkpoint.inspect import Inspection, inspect
 from surgeon.checkpoint.manifest import Manifest, read_manifest
 from surgeon.checkpoint.store import Checkpoint
@@ -41,6 +43,7 @@ class CardFacts:
         source_metadata: of the base model's own card.
         check: its comparison with the base, if one was made.
         selection: how the block was chosen, if it was.
+        deployment: what engines make of it, where the source was there to ask.
     """
 
     manifest: Manifest
@@ -49,6 +52,7 @@ class CardFacts:
     source_metadata: Mapping[str, Any]
     check: CheckResult | None = None
     selection: Selection | None = None
+    deployment: Sequence[Deployment] = ()
 
     @property
     def base_repository(self) -> str | None:
@@ -68,15 +72,16 @@ def run_facts(records: RunRecords) -> CardFacts:
     Raises:
         UsageError: the run saved no model.
     """
-    if records.manifest is None:
+    if records.manifest is None or records.saved is None:
         raise UsageError(f"`{records.folder}` saved no model: {records.outcome.selection.reason}")
     return CardFacts(
         manifest=records.manifest,
-        inspection=inspect(Checkpoint.open(records.folder / "model")),
+        inspection=records.saved,
         base=model_reference(records.outcome),
         source_metadata=source_metadata(records.outcome.source.path),
         check=records.check,
         selection=records.outcome.selection,
+        deployment=records.deployment,
     )
 
 
@@ -121,7 +126,19 @@ def render_card(facts: CardFacts, repository: str | None = None) -> str:
     metadata = card_metadata(facts, name)
     body = "\n\n".join(part for part in _parts(facts, name, repository) if part)
     card = ModelCard(f"---\n{metadata.to_yaml()}\n---\n\n{body}\n")
-    return str(card.content)
+    return _signed(str(card.content))
+
+
+def _signed(text: str) -> str:
+    """The text with its own digest in a comment at the end."""
+    digest = hashlib.sha256(text.encode()).hexdigest()
+    return f"{text}\n<!-- surgeon card {digest} -->\n"
+
+
+def is_as_written(text: str) -> bool:
+    """Whether a card is one of ours that nobody has edited since."""
+    body = text.rpartition("\n<!-- surgeon card ")[0]
+    return bool(body) and _signed(body) == text
 
 
 def card_metadata(facts: CardFacts, name: str) -> ModelCardData:
@@ -190,6 +207,7 @@ def _parts(facts: CardFacts, name: str, repository: str | None) -> list[str]:
         _evaluation(facts),
         _choice(facts),
         _limits(facts),
+        _engines(facts),
         _loading(facts, repository),
         _rebuilding(facts),
         f"Written by surgeon {facts.manifest.versions.get('surgeon', __version__)}.",
@@ -315,6 +333,16 @@ def _limits(facts: CardFacts) -> str:
         limits.append("The licence is that of the base model; it was not stated with the files.")
     limits.append("Inference engines other than transformers were not tried.")
     return "\n".join(["## Limitations", "", *(f"- {limit}" for limit in limits)])
+
+
+def _engines(facts: CardFacts) -> str:
+    if not facts.deployment:
+        return ""
+    lines = ["## Engines", "", "From the engines' source code; none of them was run.", ""]
+    lines += ["| engine | state | why |", "|---|---|---|"]
+    for each in facts.deployment:
+        lines.append(f"| {each.target} | {each.state} | {'; '.join(each.reasons)} |")
+    return "\n".join(lines)
 
 
 def _loading(facts: CardFacts, repository: str | None) -> str:

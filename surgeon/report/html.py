@@ -15,7 +15,6 @@ from surgeon.paired import Verdict
 from surgeon.report import svg
 from surgeon.report.flips import flipped
 from surgeon.report.records import RunRecords, layers_in_words, model_reference
-from surgeon.report.tables import verdict_line
 from surgeon.report.verdicts import STOPPED, evidence
 from surgeon.version import __version__
 
@@ -97,15 +96,15 @@ def _head(records: RunRecords) -> dict[str, Any]:
             ("base", f"{verdict.base:.3f}"),
             ("candidate" if plan else "best candidate", f"{verdict.candidate:.3f}"),
             ("change", f"{verdict.difference:+.3f}"),
-            (f"{_level(verdict)} interval", f"{low:+.3f} to {high:+.3f}"),
+            (f"{_level(verdict)} interval", f"{low:+.3f} … {high:+.3f}"),
             ("documents", f"{verdict.n:,}"),
             ("won / lost", f"{verdict.wins} / {verdict.losses}"),
         ]
     headline = outcome.selection.reason
     if plan and verdict:
-        headline = f"on {verdict.task or 'all tasks'}: {verdict_line(verdict)}; {evidence(verdict)}"
+        headline = f"on {verdict.task or 'all tasks'}, split {verdict.split}: {evidence(verdict)}"
     return {
-        "title": title,
+        "title": title.replace("-", "\N{NON-BREAKING HYPHEN}"),
         "recipe_name": outcome.recipe.name,
         "conclusion": outcome.conclusion,
         "kind": outcome.conclusion.split()[0].replace("no", "none"),
@@ -158,7 +157,7 @@ def _map(records: RunRecords) -> dict[str, Any]:
         "map_columns": columns,
         "map_rows": rows,
         "map_caption": _map_caption(records),
-        "map_legend": "● first choice of each scorer; in `runs now`, outlined layers run again.",
+        "map_legend": "● first choice of each scorer. Outlined layers in the last row run again.",
     }
 
 
@@ -246,12 +245,12 @@ def _selection(records: RunRecords) -> dict[str, Any]:
         "span": f"{span:g}",
         "selection_caption": (
             f"{len(tried)} blocks were measured on {selection.n} documents of {selection.task}, "
-            f"split select; the base scores {selection.base:.3f}. {selection.reason}."
+            f"split select; the base scores {selection.base:.3f}. Result: {selection.reason}."
         ),
         "selection_note": (
             f"Intervals hold together for all {order[0].verdict.candidates} blocks that might "
             "have been measured. The best of many looks better than it is, which is why the "
-            "verdict comes from other documents."
+            "verdict comes from other documents. Of equal gains the smaller block is taken."
         ),
     }
 
@@ -339,11 +338,11 @@ def _cost(records: RunRecords) -> dict[str, Any]:
         return {"cost": rows, "cost_note": "No model was saved."}
     new_bytes = sum(f.size for f in manifest.files if f.name.endswith(".safetensors"))
     rows.append(_change("layers", inspection.depth, len(plan), "{:,.0f}"))
+    if records.saved is not None:
+        counts = inspection.parameters.total, records.saved.parameters.total
+        rows.append(_change("parameters", *counts, "{:,.0f}"))
     rows.append(_change("weight files, MB", base_bytes / 1e6, new_bytes / 1e6, "{:,.1f}"))
-    note = (
-        "Layer compute and key-value cache grow with the layers. Parameters of the base: "
-        f"{inspection.parameters.total:,}."
-    )
+    note = "Layer compute and key-value cache grow with the layers."
     check = records.check
     if check is not None and "layer_forwards" in check.cost:
         shared = check.cost["layer_forwards"] / max(check.cost["layer_forwards_alone"], 1)
@@ -381,9 +380,12 @@ def _deployment(records: RunRecords) -> dict[str, Any]:
             facts.append("No per-layer settings: the number of layers is all an engine must read.")
         if manifest.left:
             facts.append(f"Left out of the copy: {', '.join(manifest.left)}.")
-    facts.append("Loaded and run with transformers; other engines were not tried.")
+    facts.append(
+        "Run here with transformers. What is said of engines follows from their source code; "
+        "none of the others was run."
+    )
     checks = records.verification.checks if records.verification else []
-    return {"deployment": facts, "checks": checks}
+    return {"deployment": facts, "checks": checks, "engines": records.deployment}
 
 
 def _provenance(records: RunRecords) -> dict[str, Any]:

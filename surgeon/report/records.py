@@ -1,6 +1,6 @@
 """The records of a finished run, read back from its folder, for the report and the card.
 
-Reads JSON only: no model is opened and torch is not imported.
+Reads JSON and the models' headers: no weights, and torch is not imported.
 """
 
 import json
@@ -8,8 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from surgeon.checkpoint.inspect import Inspection
+from surgeon.checkpoint.deploy import Deployment, deployment_report
+from surgeon.checkpoint.inspect import Inspection, inspect
 from surgeon.checkpoint.manifest import Manifest
+from surgeon.checkpoint.store import Checkpoint
 from surgeon.errors import UsageError
 from surgeon.evals.result import CheckResult
 from surgeon.outcome import Outcome
@@ -39,16 +41,21 @@ class Probed:
 
 @dataclass(frozen=True)
 class RunRecords:
-    """Everything a finished run left behind; what no stage made is None."""
+    """Everything a finished run left behind; what no stage made is None.
+
+    `inspection` is of the base, `saved` of the new checkpoint where it is still there.
+    """
 
     folder: Path
     outcome: Outcome
     inspection: Inspection
+    saved: Inspection | None
     probe: Probed
     manifest: Manifest | None
     verification: Verification | None
     check: CheckResult | None
     rows: tuple[dict[str, Any], ...]
+    deployment: tuple[Deployment, ...]
 
 
 def read_run(folder: Path) -> RunRecords:
@@ -63,16 +70,22 @@ def read_run(folder: Path) -> RunRecords:
             hint="give the --out folder of surgeon run; an interrupted run goes on with it",
         )
     outcome = Outcome.from_dict(_json(folder / "run.json"))
-    saved = outcome.plan is not None
+    source = outcome.source.path
+    engines: list[Deployment] = []
+    if outcome.plan is not None and source.is_dir():
+        engines = deployment_report(Checkpoint.open(source), outcome.plan)
+    saved, model = outcome.plan is not None, folder / "model"
     return RunRecords(
         folder=folder,
         outcome=outcome,
         inspection=Inspection.from_dict(_json(folder / "inspect.json")),
+        saved=inspect(Checkpoint.open(model)) if saved and model.is_dir() else None,
         probe=_probed(_json(folder / "probe.json")),
         manifest=_record(folder / "duplicate.json", Manifest) if saved else None,
         verification=_record(folder / "verify.json", Verification) if saved else None,
         check=_record(folder / "check.json", CheckResult) if saved else None,
         rows=_rows(folder / ROWS_NAME) if saved else (),
+        deployment=tuple(engines),
     )
 
 

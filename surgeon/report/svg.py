@@ -160,13 +160,13 @@ def _runs(values: Sequence[float]) -> list[list[int]]:
 
 
 def _ticks(low: float, high: float, count: int) -> list[float]:
-    """Round numbers in `low`..`high`, about `count` of them."""
+    """Round numbers in `low`..`high`: the coarsest step that gives at least `count`."""
     span = high - low
     if span <= 0:
         return [low]
-    rough = span / max(1, count - 1)
-    power = 10.0 ** math.floor(math.log10(rough))
-    step = min((power * m for m in (1, 2, 2.5, 5, 10)), key=lambda each: abs(each - rough))
-    first = math.ceil(low / step - 1e-9)
-    last = math.floor(high / step + 1e-9)
-    return [round(k * step, 12) for k in range(first, last + 1)]
+    power = 10.0 ** math.ceil(math.log10(span))
+    for step in (power * m for m in (1, 0.5, 0.25, 0.2, 0.1, 0.05, 0.025, 0.02, 0.01)):
+        first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
+        if last - first + 1 >= count:
+            return [round(k * step, 12) for k in range(first, last + 1)]
+    return [low, high]

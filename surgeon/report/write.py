@@ -25,7 +25,7 @@ def write_reports(folder: Path) -> list[Path]:
         folder / "report.html": render_html(records),
         folder / "report.md": render_markdown(records),
     }
-    if records.manifest is not None and (folder / "model").is_dir():
+    if records.saved is not None:
         texts[folder / "model" / CARD_NAME] = render_card(run_facts(records))
     for path, text in texts.items():
         aside = path.with_name(f".{path.name}.part")

@@ -1,0 +1,225 @@
+"""The report, the summary and the card of a finished run."""
+
+import json
+import re
+import shutil
+import subprocess
+from html.parser import HTMLParser
+
+import pytest
+from finished_run import finished_run
+from huggingface_hub import ModelCard
+from typer.testing import CliRunner
+
+from surgeon.cli.app import app
+from surgeon.errors import UsageError
+from surgeon.report import svg
+from surgeon.report.card import card_metadata, is_as_written, render_card, run_facts
+from surgeon.report.html import render_html
+from surgeon.report.markdown import render_markdown
+from surgeon.report.records import read_run
+from surgeon.verify import verify
+
+pytestmark = pytest.mark.slow
+VOID = {"meta", "link", "br"}
+SHAPES = {"line", "polyline", "polygon", "rect"}
+
+
+class Page(HTMLParser):
+    """Checks that tags are balanced and collects what a browser would load."""
+
+    def __init__(self):
+        super().__init__()
+        self.open, self.loaded, self.ids, self.links, self.text = [], [], [], [], []
+
+    def handle_starttag(self, tag, attrs):
+        values = dict(attrs)
+        if tag not in VOID:
+            self.open.append(tag)
+        if tag in ("script", "iframe", "img", "object", "embed"):
+            self.loaded.append(tag)
+        self.loaded += [values[k] for k in ("src", "srcset", "data") if k in values]
+        if tag == "link":
+            self.loaded.append(values["href"])
+        if tag == "a":
+            self.links.append(values["href"])
+        if "id" in values:
+            self.ids.append(values["id"])
+
+    def handle_startendtag(self, tag, attrs):
+        assert tag in SHAPES, tag
+
+    def handle_endtag(self, tag):
+        assert self.open and self.open.pop() == tag, tag
+
+    def handle_data(self, data):
+        self.text.append(data)
+
+
+def parsed(text):
+    page = Page()
+    page.feed(text)
+    assert page.open == []
+    return page
+
+
+@pytest.fixture(scope="module")
+def records():
+    return read_run(finished_run())
+
+
+def test_the_run_wrote_all_three(records):
+    assert (records.folder / "report.html").read_text() == render_html(records)
+    assert (records.folder / "report.md").read_text() == render_markdown(records)
+    assert (records.folder / "model/README.md").read_text() == render_card(run_facts(records))
+
+
+def test_the_page_is_whole_small_and_loads_nothing(records):
+    text = render_html(records)
+    page = parsed(text)
+    assert page.loaded == ["data:,"]
+    assert "url(" not in text and "@import" not in text and "<script" not in text
+    assert "default-src 'none'" in text
+    assert len(text.encode()) < 3_000_000
+    assert page.links and all(link[0] == "#" and link[1:] in page.ids for link in page.links)
+
+
+def test_the_page_holds_the_numbers_of_the_records(records):
+    said = " ".join(parsed(render_html(records)).text)
+    check, selection = records.check, records.outcome.selection
+    assert f"{check.verdict.difference:+.3f}" in said
+    assert check.protocol_sha256 in said
+    assert all(each.sha256 in said for each in records.manifest.files)
+    assert all(f" {each.block} " in f" {said} " for each in selection.tried)
+    assert f"Only the candidate was right: {check.verdict.wins}" in said
+    assert f"Only the base was right: {check.verdict.losses}" in said
+
+
+def test_flipped_documents_are_the_tasks_own(records):
+    from surgeon.tasks import TASKS
+    from surgeon.tasks.documents import documents
+
+    row = next(r for r in records.rows if r["candidate"]["score"] > r["base"]["score"])
+    document = documents(TASKS["cups"], "confirm")[row["doc_id"]]
+    assert document.choices[row["candidate"]["chosen"]] == document.choices[document.gold]
+    assert document.text in " ".join(parsed(render_html(records)).text)
+
+
+def test_hostile_names_are_text(tmp_path):
+    folder = shutil.copytree(finished_run(), tmp_path / "run")
+    nasty = "<script>alert(1)</script>"
+    data = json.loads((folder / "run.json").read_text())
+    data["recipe"]["name"] = data["warnings"] = nasty
+    data["warnings"] = [nasty]
+    data["selection"]["tried"][0]["origin"] = nasty
+    (folder / "run.json").write_text(json.dumps(data))
+    page = parsed(render_html(read_run(folder)))
+    assert page.loaded == ["data:,"] and nasty in " ".join(page.text)
+
+
+def test_a_run_without_a_winner_has_a_report_and_no_card(tmp_path):
+    folder = shutil.copytree(finished_run(), tmp_path / "run")
+    data = json.loads((folder / "run.json").read_text())
+    data |= {"plan": None, "model": None, "conclusion": "no winner"}
+    data["selection"] |= {"winner": None, "origin": None, "reason": "none gained enough"}
+    (folder / "run.json").write_text(json.dumps(data))
+    shutil.rmtree(folder / "model")
+    done = CliRunner().invoke(app, ["report", str(folder), "--json"])
+    assert done.exit_code == 0, done.output
+    assert [p.rpartition("/")[2] for p in json.loads(done.stdout)["files"]] == [
+        "report.html", "report.md"
+    ]  # fmt: skip
+    said = " ".join(parsed((folder / "report.html").read_text()).text)
+    assert "none gained enough" in said and "Confirmation" not in said
+    assert "No model was saved" in (folder / "report.md").read_text()
+    with pytest.raises(UsageError, match="saved no model"):
+        run_facts(read_run(folder))
+
+
+def test_an_unfinished_run_is_refused(tmp_path):
+    done = CliRunner().invoke(app, ["report", str(tmp_path)])
+    assert done.exit_code == 2 and "`run.json` is missing" in done.stderr
+
+
+def test_the_card_has_metadata_that_reads_back(records):
+    text = render_card(run_facts(records), "someone/upgraded")
+    data = ModelCard(text).data
+    (result,) = data.eval_results
+    verdict = records.check.verdict
+    assert data.model_name == "upgraded" and "surgeon" in data.tags
+    assert result.metric_value == pytest.approx(verdict.candidate, abs=1e-6)
+    assert result.metric_args["n"] == verdict.n
+    assert result.metric_args["interval"] == pytest.approx(list(verdict.interval), abs=1e-6)
+    assert data.base_model is None, "the demo model is not on the Hub"
+    assert str(finished_run()) not in text, "no path of this disk"
+    assert 'from_pretrained("someone/upgraded"' in text
+    for each in records.outcome.selection.tried:
+        assert f"| {each.block}" in text, "blocks that did not help are listed too"
+
+
+def test_the_card_names_a_hub_base_once_and_carries_its_licence(records):
+    facts = run_facts(records)
+    facts = type(facts)(
+        **{
+            **facts.__dict__,
+            "base": "Qwen/Qwen2.5-0.5B@abc",
+            "source_metadata": {"license": "apache-2.0", "language": ["en"], "tags": ["chat"]},
+        }
+    )
+    data = card_metadata(facts, "x").to_dict()
+    assert data["base_model"] == "Qwen/Qwen2.5-0.5B" and data["base_model_relation"] == "merge"
+    assert data["license"] == "apache-2.0" and data["language"] == ["en"]
+    assert "chat" not in data["tags"]
+    assert "surgeon duplicate Qwen/Qwen2.5-0.5B@abc rebuilt --layers" in render_card(facts)
+
+
+def test_the_card_does_not_break_verification(records):
+    found = verify(records.folder / "model", base=records.outcome.source.path, strict=False)
+    assert found.passed
+
+
+def test_a_written_card_is_told_from_an_edited_one(records):
+    text = render_card(run_facts(records))
+    assert is_as_written(text)
+    assert not is_as_written(text.replace("improved", "enormously improved"))
+    assert not is_as_written(text + "More words.\n") and not is_as_written("# My own card\n")
+
+
+def test_markdown_tables_are_rectangular(records):
+    for text in (render_markdown(records), render_card(run_facts(records))):
+        rows = re.findall(r"(?m)^\|.*\|$", text)
+        assert rows
+        for block in re.split(r"\n\n", text):
+            widths = {line.count("|") for line in block.splitlines() if line.startswith("|")}
+            assert len(widths) <= 1, block
+
+
+@pytest.mark.parametrize(("low", "high"), [(0, 1), (-0.6, 0.6), (3.1, 23), (1e-4, 3e-4), (5, 5)])
+def test_ticks_are_few_round_and_inside(low, high):
+    ticks = svg._ticks(low, high, 3)
+    assert 1 <= len(ticks) <= 12 and all(low - 1e-9 <= t <= high + 1e-9 for t in ticks)
+    assert len(ticks) >= 3 or low == high
+
+
+def test_gaps_stay_gaps():
+    nan = float("nan")
+    figure = svg.layer_line([1.0, 2.0, nan, 3.0], (1, 3), "x")
+    assert figure.count("<polyline") == 2 and figure.count("<circle") == 3
+    assert "nan" not in figure and svg.layer_line([nan, nan], None, "x") == ""
+
+
+@pytest.mark.skipif(not shutil.which("chromium"), reason="no chromium on this machine")
+@pytest.mark.parametrize("size", ["400,900", "1200,900"])
+def test_a_browser_shows_it_without_a_complaint(records, tmp_path, size):
+    done = subprocess.run(
+        [
+            "chromium", "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic",
+            "--no-first-run", "--disable-background-networking", "--disable-component-update",
+            "--disable-sync", f"--user-data-dir={tmp_path / 'profile'}", f"--window-size={size}",
+            "--enable-logging=stderr", "--v=0", f"--screenshot={tmp_path / 'page.png'}",
+            (records.folder / "report.html").as_uri(),
+        ],
+        capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    assert (tmp_path / "page.png").stat().st_size > 10_000
+    assert "CONSOLE" not in done.stderr
