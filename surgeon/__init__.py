@@ -1,11 +1,25 @@
 """Model surgery on small language models, applied honestly.
 
-    import surgeon
+>>> import surgeon
+>>> base = surgeon.resolve("demo:planted")
+>>> found = surgeon.probe(base.path, surgeon.load_prompts("task:cups", limit=20))
+>>> block = found.rankings[0].best.block
+>>> plan = surgeon.LayerPlan.duplicate(found.model.depth, block)
+>>> made = surgeon.duplicate(surgeon.Checkpoint.open(base.path), plan, "upgraded")
+>>> surgeon.verify("upgraded", base=base.path).passed
+True
+>>> surgeon.check(base.path, "upgraded", ["cups"], limit=200).verdict.verdict
+'improved'
 
-    found = surgeon.probe("./model", surgeon.load_prompts("reasoning"))
-    plan = surgeon.LayerPlan.duplicate(found.model.depth, found.rankings[0].best.block)
-    surgeon.duplicate(surgeon.Checkpoint.open("./model"), plan, "./upgraded")
-    print(surgeon.check("./model", "./upgraded", ["deduction"]).verdict)
+The whole chain from a recipe, and its model on the Hub:
+
+>>> from pathlib import Path
+>>> recipe = surgeon.load_recipe("demo", {"select.documents": "50", "select.refine": "false"})
+>>> outcome = surgeon.run(recipe, surgeon.resolve(recipe.model), Path("runs/demo"))
+>>> outcome.conclusion
+'improved'
+>>> surgeon.push(outcome.folder, "me/upgraded", dry_run=True).verdict
+'improved'
 
 Names are loaded on first use, so importing the package costs nothing.
 """

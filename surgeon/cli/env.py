@@ -14,6 +14,8 @@ from surgeon.cli.output import Output
 from surgeon.record import Record
 from surgeon.version import __version__
 
+EPILOG = "Example:  surgeon env --json"
+
 PACKAGES = (
     "torch", "transformers", "lm_eval", "huggingface_hub", "safetensors", "tokenizers",
     "numpy", "scipy", "pydantic", "datasets", "accelerate", "matplotlib", "ray",
@@ -39,7 +41,7 @@ class Environment(Record):
 
 def add_to(app: typer.Typer) -> None:
     """Register the command."""
-    app.command("env", epilog="Example:  surgeon env --json")(env)
+    app.command("env", epilog=EPILOG)(env)
 
 
 def env(as_json: options.Json = False, quiet: options.Quiet = False) -> None:

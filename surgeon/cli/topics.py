@@ -9,6 +9,8 @@ from surgeon.cli.output import Output
 from surgeon.errors import UnknownName
 from surgeon.record import Record
 
+EPILOG = "Example:  surgeon help exit-codes"
+
 ENVIRONMENT = """\
 Environment variables that surgeon and the libraries under it read.
 
@@ -91,7 +93,7 @@ class Topic(Record):
 
 def add_to(app: typer.Typer) -> None:
     """Register the command."""
-    app.command("help", epilog="Example:  surgeon help exit-codes")(topic_help)
+    app.command("help", epilog=EPILOG)(topic_help)
 
 
 def topic_help(

@@ -71,7 +71,8 @@ def test_a_bad_verdict_is_refused_unless_allowed(server, tmp_path, verdict):
     done = push(server, folder / "model", "someone/upgraded", "--allow-verdict", "-q")
     assert done.returncode == 0 and done.stdout.strip() == f"{server.url}/someone/upgraded"
     tree = server.tree(server.repositories["someone/upgraded"], "main")
-    assert verdict in server.objects[tree["README.md"][0]].decode()
+    card = server.objects[tree["README.md"][0]].decode()
+    assert f"**{verdict.capitalize()}** on `cups`" in card
 
 
 def test_a_checkpoint_outside_a_run_needs_its_check(server, tmp_path):
