@@ -13,7 +13,7 @@ from surgeon.probe.pack import group, pack
 from surgeon.probe.skeleton import CannotStream, Skeleton
 from surgeon.probe.sweep import Layers, Loaded
 
-ROW_TOKENS = 512
+ROW_TOKENS = 256
 """Tokens per packed row: enough to keep matrix products at full speed (256 is, on CPUs),
 few enough that the masked part of attention, which grows with its square, stays small."""
 
