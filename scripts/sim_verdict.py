@@ -16,7 +16,7 @@ import time
 import numpy as np
 from scipy.stats import binom
 
-from surgeon.paired import documents_for_power
+from surgeon.fixed import documents_for_power
 from surgeon.sequential import BETS
 
 ALPHA = 0.05

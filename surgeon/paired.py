@@ -19,17 +19,22 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import binom, norm
 
 from surgeon.errors import UsageError
+from surgeon.fixed import (
+    bonett_price,
+    bootstrap,
+    documents_for_margin,
+    documents_for_power,
+    mcnemar,
+    sign_flip,
+)
 from surgeon.record import Measured, Record
 from surgeon.sequential import BettingSequence, obrien_fleming
 
 Array = NDArray[np.float64]
 Conclusion = Literal["improved", "worse", "equivalent", "undecided"]
 Plan = Literal["sequential", "fixed", "obf"]
-
-RESAMPLES = 10_000
 
 
 class Verdict(Record):
@@ -38,9 +43,9 @@ class Verdict(Record):
     `interval` is for `difference` = `candidate` - `base`, in units of the score, at
     confidence `level` (already corrected for the number of `candidates`). `equivalent`
     means that the interval lies within +-`margin`. `p` is anytime-valid where the method is
-    sequential; `e` is NaN where it is not. `docs_needed` is how many more documents a
-    decision would likely need if wins and losses go on as so far; None where that is
-    unknown or more than a million.
+    sequential, and NaN for O'Brien-Fleming looks; `e` is NaN for all but the sequential.
+    `docs_needed` is how many more documents a decision would likely need if wins and losses
+    go on as so far; None where that is unknown or more than a million.
     """
 
     SCHEMA = "surgeon.verdict/1"
@@ -299,7 +304,7 @@ def _fixed(differences: Array, alpha: float, margin: float) -> _Found:
     found = _Found(low, high, margin, p, alpha, method)
     if found.verdict == "undecided":
         delta, square = float(differences.mean()), float((differences**2).mean())
-        equal = _documents_for_margin(delta, square, alpha, margin)
+        equal = documents_for_margin(delta, square, alpha, margin)
         found.needed = _more([documents_for_power(delta, square, alpha=alpha), equal], n)
     return found
 
@@ -325,68 +330,16 @@ def _group_sequential(
         if abs(z) >= bound:
             p = alpha
             break
-    return _Found(low, high, margin, p, alpha, f"O'Brien-Fleming, {looks} looks")
+    found = _Found(low, high, margin, p, alpha, f"O'Brien-Fleming, {looks} looks")
+    found.p = math.nan  # a boundary was crossed or not; that is no p-value
+    if found.verdict == "undecided" and planned > len(differences):
+        found.needed = planned - len(differences)
+    return found
 
 
 def obf_ends(looks: int, planned: int) -> list[int]:
     """Numbers of documents at which the O'Brien-Fleming plan looks."""
     return [math.ceil(planned * look / looks) for look in range(1, looks + 1)]
-
-
-def mcnemar(wins: int, losses: int) -> float:
-    """McNemar's two-sided mid-p value.
-
-    Given w + l discordant pairs, w is Binomial(w + l, 1/2) under the null; the mid-p counts
-    half of the observed outcome's probability. Reference: Fagerland, Lydersen and Laake,
-    BMC Medical Research Methodology 13:91 (2013).
-    """
-    pairs, fewer = wins + losses, min(wins, losses)
-    if wins == losses:
-        return 1.0
-    return float(min(1.0, 2 * binom.cdf(fewer, pairs, 0.5) - binom.pmf(fewer, pairs, 0.5)))
-
-
-def bonett_price(wins: int, losses: int, n: int, alpha: float = 0.05) -> tuple[float, float]:
-    """Adjusted Wald interval for the difference of two paired proportions.
-
-    With a = (w + 1)/(n + 2) and b = (l + 1)/(n + 2): (a - b) +- z sqrt((a + b - (a - b)^2) /
-    (n + 2)). Reference: Bonett and Price, Journal of Educational and Behavioral Statistics
-    37 (2012). Valid at a number of documents fixed in advance.
-    """
-    a, b = (wins + 1) / (n + 2), (losses + 1) / (n + 2)
-    half = float(norm.ppf(1 - alpha / 2)) * math.sqrt(max(0.0, a + b - (a - b) ** 2) / (n + 2))
-    return max(-1.0, a - b - half), min(1.0, a - b + half)
-
-
-def bootstrap(differences: Array, alpha: float = 0.05, seed: int = 0) -> tuple[float, float]:
-    """Percentile bootstrap interval for the mean of paired differences (seeded)."""
-    generator = np.random.default_rng(seed)
-    means = np.array(
-        [generator.choice(differences, len(differences)).mean() for _ in range(RESAMPLES)]
-    )
-    low, high = np.quantile(means, [alpha / 2, 1 - alpha / 2])
-    return float(low), float(high)
-
-
-def sign_flip(differences: Array, seed: int = 0) -> float:
-    """Two-sided p of the sign-flip permutation test for the mean (seeded, never zero)."""
-    moved = differences[differences != 0]
-    if not len(moved):
-        return 1.0
-    generator = np.random.default_rng(seed)
-    signs = generator.choice(np.array([-1.0, 1.0]), size=(RESAMPLES, len(moved)))
-    extreme = np.abs(signs @ moved) >= abs(moved.sum()) - 1e-12
-    return float((1 + extreme.sum()) / (RESAMPLES + 1))
-
-
-def holm(p_values: Sequence[float]) -> Array:
-    """Holm's adjusted p-values (Scandinavian Journal of Statistics 6, 1979)."""
-    p = np.asarray(p_values, dtype=np.float64)
-    order = np.argsort(p)
-    steps = np.minimum(1, p[order] * (len(p) - np.arange(len(p))))
-    adjusted = np.empty_like(p)
-    adjusted[order] = np.maximum.accumulate(steps)
-    return adjusted
 
 
 def cluster_means(scores: Array, clusters: Sequence[Hashable]) -> Array:
@@ -401,31 +354,3 @@ def cluster_means(scores: Array, clusters: Sequence[Hashable]) -> Array:
     for label, value in zip(clusters, scores.tolist(), strict=True):
         groups.setdefault(label, []).append(value)
     return np.array([sum(group) / len(group) for group in groups.values()])
-
-
-def documents_for_power(
-    difference: float, discordance: float, *, power: float = 0.8, alpha: float = 0.05
-) -> int | None:
-    """Documents at which McNemar's test finds a true difference with the given power.
-
-    n = (z_{1-a/2} sqrt(psi) + z_{power} sqrt(psi - delta^2))^2 / delta^2, with psi the share
-    of documents on which the models differ. Reference: Connor, Biometrics 43 (1987). None
-    for no difference or beyond a million.
-    """
-    if difference == 0 or discordance <= 0:
-        return None
-    z, zp = norm.ppf(1 - alpha / 2), norm.ppf(power)
-    spread = math.sqrt(max(0.0, discordance - difference**2))
-    n = math.ceil(((z * math.sqrt(discordance) + zp * spread) / difference) ** 2)
-    return n if n <= 10**6 else None
-
-
-def _documents_for_margin(
-    difference: float, discordance: float, alpha: float, margin: float
-) -> int | None:
-    """Documents at which an interval around `difference` would lie within the margin."""
-    room = margin - abs(difference)
-    if room <= 0:
-        return None
-    variance = max(discordance - difference**2, margin / 4)
-    return math.ceil(variance * (float(norm.ppf(1 - alpha / 2)) / room) ** 2)

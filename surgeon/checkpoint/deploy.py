@@ -5,7 +5,6 @@ out per-layer facts from the layer count or assume a fixed period. What is said 
 from the source code of the engines' loaders and converters as of 2025; none of them was run.
 """
 
-from collections.abc import Callable
 from typing import Any, Literal
 
 from surgeon.checkpoint import generators as g
@@ -80,11 +79,11 @@ def deployment_report(checkpoint: Checkpoint, plan: LayerPlan) -> list[Deploymen
             for target in ("transformers", "vLLM", "llama.cpp", "Ollama")
         ]
     level = stack_level(after)
-    gguf = _judge(checkpoint, plan, level, _llama_cpp)
+    gguf = _judge("llama.cpp", _llama_cpp(checkpoint, plan, level))
     return [
-        _judge(checkpoint, plan, level, _transformers),
-        _judge(checkpoint, plan, level, _vllm),
-        gguf.model_copy(update={"target": "llama.cpp"}),
+        _judge("transformers", _transformers(checkpoint)),
+        _judge("vLLM", _vllm(checkpoint, plan, level)),
+        gguf,
         _ollama(checkpoint, gguf),
     ]
 
@@ -93,20 +92,13 @@ Finding = tuple[State, str]
 _ORDER: tuple[State, ...] = ("safe", "unknown", "needs metadata", "unsafe")
 
 
-def _judge(
-    checkpoint: Checkpoint,
-    plan: LayerPlan,
-    level: Level,
-    look: Callable[[Checkpoint, LayerPlan, Level], list[Finding]],
-) -> Deployment:
+def _judge(target: str, findings: list[Finding]) -> Deployment:
     """The worst finding decides."""
-    findings = look(checkpoint, plan, level)
     state = max((state for state, _ in findings), key=_ORDER.index, default="safe")
-    name = {_transformers: "transformers", _vllm: "vLLM", _llama_cpp: "llama.cpp"}[look]
-    return Deployment(target=name, state=state, reasons=[reason for _, reason in findings])
+    return Deployment(target=target, state=state, reasons=[reason for _, reason in findings])
 
 
-def _transformers(checkpoint: Checkpoint, plan: LayerPlan, level: Level) -> list[Finding]:
+def _transformers(checkpoint: Checkpoint) -> list[Finding]:
     found: list[Finding] = []
     if checkpoint.stack.extra:
         found.append(

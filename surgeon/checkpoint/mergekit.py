@@ -5,12 +5,14 @@ mergekit writes a self-merge as a list of slices, each with one source and a hal
 (other methods, several models, weights, scaling) is refused instead of being left out.
 """
 
-from typing import Any
+from pathlib import Path
+from typing import Any, ClassVar
 
 import yaml
 
-from surgeon.errors import UsageError
+from surgeon.errors import OutputExists, SurgeonError, UsageError
 from surgeon.plan import LayerPlan
+from surgeon.record import Record
 
 _KEYS = {"slices", "merge_method", "dtype", "tokenizer_source", "base_model", "name"}
 
@@ -84,3 +86,46 @@ def to_mergekit(plan: LayerPlan, model: str, dtype: str | None = None) -> str:
     if dtype:
         body["dtype"] = dtype
     return yaml.safe_dump(body, sort_keys=False, allow_unicode=True)
+
+
+class MergekitFile(Record):
+    """A written passthrough file.
+
+    Args:
+        path: where it is.
+        plan: what it says.
+        text: its content.
+    """
+
+    SCHEMA: ClassVar[str] = "surgeon.mergekit/1"
+
+    path: str
+    plan: LayerPlan
+    text: str
+
+
+def write_mergekit(
+    plan: LayerPlan, model: str, path: Path, *, force: bool = False, dry_run: bool = False
+) -> MergekitFile:
+    """Write the plan as a passthrough file.
+
+    Args:
+        plan: which source layer runs at each position.
+        model: what mergekit shall load.
+        path: the YAML file to make.
+        force: replace an existing file.
+        dry_run: write nothing.
+
+    Raises:
+        OutputExists: the file is there and `force` was not given.
+        SurgeonError: it cannot be written.
+    """
+    if path.exists() and not (force and path.is_file()):
+        raise OutputExists(f"OUT `{path}` exists", hint="choose another path, or give --force")
+    text = to_mergekit(plan, model)
+    if not dry_run:
+        try:
+            path.write_text(text, encoding="utf-8")
+        except OSError as error:
+            raise SurgeonError(f"cannot write `{path}`: {error.strerror}") from error
+    return MergekitFile(path=str(path), plan=plan, text=text)

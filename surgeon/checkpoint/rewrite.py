@@ -32,7 +32,7 @@ from surgeon.checkpoint.manifest import (
     read_manifest,
     versions,
 )
-from surgeon.checkpoint.publish import Staging, refuse_output, staging, write_file
+from surgeon.checkpoint.publish import Staging, refuse_output, staging, staging_path, write_file
 from surgeon.checkpoint.quantization import expand_settings
 from surgeon.checkpoint.store import Checkpoint, read_small
 from surgeon.checkpoint.strict_json import parse_object
@@ -127,7 +127,8 @@ def duplicate(
     try:
         with _system_errors(out):
             job = _prepare(source, plan, clone=False)
-            _require_space(job, out)
+            if dry_run or link in ("copy", "hard") or not _may_clone(source, out):
+                _require_space(job, out)
             gate = Gate(source.config, job.config, plan, verifier)
             if dry_run:
                 return _manifest(job, out, {}, [gate.wait()])
@@ -180,9 +181,18 @@ def _quantisation_files(
         yield name, raw if expanded == settings else encode_json(expanded)
 
 
+def _may_clone(source: Checkpoint, out: Path) -> bool:
+    """Whether source and OUT share a filesystem, so that blocks may not be needed twice."""
+    device = out.parent.stat().st_dev
+    return all(header.path.stat().st_dev == device for header in source.headers.values())
+
+
 def _require_space(job: _Job, out: Path) -> None:
-    """Refuse if the exact size does not fit."""
-    need, free = job.nbytes + job.nbytes // 100 + _MARGIN, disk.free_bytes(out.parent)
+    """Refuse if the exact size does not fit; what an earlier run left there counts."""
+    left = staging_path(out)
+    written = sum(path.stat().st_size for path in left.iterdir()) if left.is_dir() else 0
+    need = max(0, job.nbytes - written) + job.nbytes // 100 + _MARGIN
+    free = disk.free_bytes(out.parent)
     if free < need:
         raise NoSpace(
             f"`{out}` needs {need:,} bytes, the disk has {free:,} free",
@@ -210,6 +220,8 @@ def _write(
             )
         if clone:
             job = _prepare(job.source, job.plan, clone=True)
+        else:
+            _require_space(job, out)
         facts = _write_weights(job, stage, sources, link, clone, digest, step)
         _write_small(job, stage)
         checks = [gate.wait(), _check_result(job, stage.path)]

@@ -129,7 +129,7 @@ def check(
     if system is not None and not chat:
         raise UsageError("--system needs --chat")
     from surgeon.evals.check import check as run_check
-    from surgeon.evals.harness import Protocol
+    from surgeon.evals.evaltask import Protocol
     from surgeon.hub import resolve
     from surgeon.paired import Verdict
     from surgeon.report.verdicts import check_table, live_line

@@ -1,14 +1,14 @@
 """`surgeon duplicate`: write the checkpoint that a layer plan makes. Never imports torch."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, cast, get_args
 
 import typer
 
 from surgeon.block import Block
 from surgeon.cli import options
 from surgeon.cli.output import Output
-from surgeon.errors import UsageError
+from surgeon.errors import UnknownName, UsageError
 from surgeon.plan import LayerPlan, repeat_blocks
 
 if TYPE_CHECKING:
@@ -40,8 +40,17 @@ def duplicate(
     source: Annotated[
         str | None,
         typer.Option(
-            "--from", metavar="FILE", help="Take the block from a JSON result; - is stdin."
+            "--from",
+            metavar="FILE",
+            help="Take the plan from a JSON result or a mergekit YAML; - is stdin.",
         ),
+    ] = None,
+    link: Annotated[
+        str, typer.Option("--link", help="auto, reflink, copy or hard: how bytes are moved.")
+    ] = "auto",
+    emit: Annotated[
+        str | None,
+        typer.Option("--emit", metavar="mergekit", help="Write the plan to OUT as mergekit YAML."),
     ] = None,
     force: options.Force = False,
     dry_run: options.DryRun = False,
@@ -53,6 +62,8 @@ def duplicate(
 ) -> None:
     """Write a checkpoint in which a block of layers runs twice, by copying bytes."""
     said = Output(as_json, quiet, verbose, not no_progress)
+    from surgeon.checkpoint.copying import Link
+    from surgeon.checkpoint.mergekit import write_mergekit
     from surgeon.checkpoint.rewrite import duplicate as write
     from surgeon.checkpoint.store import Checkpoint
     from surgeon.hub import resolve
@@ -60,9 +71,26 @@ def duplicate(
 
     if sum(given is not None for given in (block or None, layers, source)) != 1:
         raise UsageError("give exactly one of --block, --layers and --from")
+    if link not in get_args(Link):
+        raise UnknownName("link mode", link, get_args(Link))
     checkpoint = Checkpoint.open(resolve(model, offline=offline).path)
     plan = _plan(checkpoint, block, times, layers, source)
-    manifest = write(checkpoint, plan, out, force=force, dry_run=dry_run, on_warning=said.warning)
+    if emit is not None:
+        name = str(checkpoint.path) if model.startswith("demo:") else model
+        if emit != "mergekit":
+            raise UnknownName("file format", emit, ["mergekit"])
+        file = write_mergekit(plan, name, out, force=force, dry_run=dry_run)
+        said.result(file, file.text.rstrip(), str(out))
+        return
+    manifest = write(
+        checkpoint,
+        plan,
+        out,
+        force=force,
+        dry_run=dry_run,
+        link=cast(Link, link),
+        on_warning=said.warning,
+    )
     said.result(manifest, manifest_table(manifest, out, dry_run), str(out))
 
 
@@ -77,7 +105,10 @@ def _plan(
     if layers is not None:
         return LayerPlan.parse(layers, checkpoint.depth)
     if source is not None:
+        from surgeon.checkpoint.mergekit import from_mergekit
         from surgeon.selection import plan_from
 
+        if source.endswith((".yaml", ".yml")):
+            return from_mergekit(options.read_text(source), checkpoint.depth)
         return plan_from(options.read_json(source), checkpoint.depth, times)
     return repeat_blocks(checkpoint.depth, [Block.parse(text) for text in blocks or []], times)

@@ -40,9 +40,21 @@ def read_json(source: str) -> Any:
     Raises:
         UsageError: it is not there or not JSON.
     """
+    name = "stdin" if source == "-" else f"`{source}`"
     try:
-        text = sys.stdin.read() if source == "-" else Path(source).read_text(encoding="utf-8")
-        return json.loads(text)
+        return json.loads(read_text(source))
+    except ValueError as error:
+        raise UsageError(f"{name} is no readable JSON: {error}") from error
+
+
+def read_text(source: str) -> str:
+    """The text in a file, or on stdin for `-`.
+
+    Raises:
+        UsageError: it is not there or not text.
+    """
+    try:
+        return sys.stdin.read() if source == "-" else Path(source).read_text(encoding="utf-8")
     except (OSError, ValueError) as error:
         name = "stdin" if source == "-" else f"`{source}`"
-        raise UsageError(f"{name} is no readable JSON: {error}") from error
+        raise UsageError(f"cannot read {name}: {error}") from error

@@ -7,8 +7,9 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from surgeon.errors import SurgeonError
 from surgeon.evals.engine import Engine, require_finite
+from surgeon.evals.evaltask import Prompt
 from surgeon.evals.grading import grade
-from surgeon.evals.harness import Prompt, lm_of
+from surgeon.evals.harness import lm_of
 from surgeon.evals.layout import Request
 from surgeon.evals.rows import Rows
 from surgeon.models import plan_view
@@ -20,6 +21,7 @@ Windows = list[Request]
 """What one instance asks for in tokens: one request, or the windows of a rolling one."""
 
 GENERATION_BATCH = 32
+"""Most prompts decoded together: each holds a cache as long as its prompt and its answer."""
 
 
 class Backend(Protocol):
@@ -59,7 +61,7 @@ class EngineBackend:
         batch_size: int = 256,
         pack: bool = True,
     ):
-        self.model, self.tokenizer = model, tokenizer
+        self.model, self.tokenizer, self.batch_size = model, tokenizer, batch_size
         self.lm = lm_of(model, tokenizer)
         self.engine = Engine(
             model, pack=pack, batch_size=batch_size, max_length=int(self.lm.max_length)
@@ -123,7 +125,8 @@ class EngineBackend:
         if not generated:
             return {}
         view = self.model if plan.is_identity else plan_view(self.model, plan)
-        return generate(lm_of(view, self.tokenizer, GENERATION_BATCH), generated)
+        batch = min(self.batch_size, GENERATION_BATCH)
+        return generate(lm_of(view, self.tokenizer, batch), generated)
 
     def _graded(self, prompts: Sequence[Prompt], said: Mapping[int, Any]) -> Rows:
         rows = []

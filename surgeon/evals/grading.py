@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from surgeon.errors import SurgeonError, UsageError
-from surgeon.evals.harness import EvalTask, Prompt
+from surgeon.evals.evaltask import EvalTask, Prompt
 from surgeon.evals.rows import Row
 
 INVALID = "[invalid]"

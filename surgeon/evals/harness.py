@@ -8,110 +8,24 @@ each can silently give two runs different documents or one run the other's answe
 lm-eval, torch and transformers are imported when they are first needed.
 """
 
-import json
 import logging
 import os
-import random
 import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from surgeon.errors import Refused, SurgeonError, UnknownName, UsageError
+from surgeon.evals.evaltask import FEWSHOT_SEED, EvalTask, Prompt, Protocol, doc_hash, text_hash
 from surgeon.evals.rows import Rows
 from surgeon.tasks import TASKS
 from surgeon.tasks.documents import SPLITS, documents
-
-FEWSHOT_SEED = 1234
-"""Seed of few-shot draws, with the document's number: a prompt never depends on the subset."""
 
 METRICS = ("acc", "exact_match", "acc_norm", "bits_per_byte")
 """Order of preference for a task's primary metric; else its first."""
 
 _TASK_LINE = re.compile(r"^task:\s*[\"']?([\w.\-]+)[\"']?\s*$", re.MULTILINE)
-
-
-@dataclass(frozen=True)
-class Protocol:
-    """How prompts are made; the same for everything that is compared.
-
-    `fewshot` None is the task's own number. `metric` and `filter` None are the task's
-    primary ones. `chat` applies the tokenizer's chat template, with `system` as the system
-    message.
-    """
-
-    fewshot: int | None = None
-    metric: str | None = None
-    filter: str | None = None
-    chat: bool = False
-    system: str | None = None
-
-
-@dataclass(frozen=True)
-class EvalTask:
-    """One lm-eval task, ready: its documents are loaded and its primary metric is fixed.
-
-    `scale` is the difference in `metric` that counts as a whole document's worth; 1 for
-    metrics in 0..1.
-    """
-
-    name: str
-    split: str
-    task: Any
-    docs: Any
-    metric: str
-    filter: str
-    protocol: Protocol = field(default_factory=Protocol)
-
-    def __len__(self) -> int:
-        return len(self.docs)
-
-    @property
-    def output_type(self) -> str:
-        """`multiple_choice`, `loglikelihood`, `loglikelihood_rolling` or `generate_until`."""
-        return str(self.task.OUTPUT_TYPE)
-
-    @property
-    def bounded(self) -> bool:
-        """Whether scores lie in 0..1."""
-        return self.output_type != "loglikelihood_rolling"
-
-    def order(self, seed: int) -> list[int]:
-        """All document numbers in seeded random order; benchmarks are often sorted."""
-        ids = list(range(len(self)))
-        # random() alone keeps its sequence across Python versions.
-        generator = random.Random(f"surgeon/{self.name}/{seed}")
-        return sorted(ids, key=lambda _: generator.random())
-
-    @property
-    def generates(self) -> bool:
-        """Whether the model writes its answers."""
-        return self.output_type == "generate_until"
-
-    @cached_property
-    def doc_hashes(self) -> list[str]:
-        """lm-eval's hash of every document."""
-        return [_doc_hash(self.docs[at]) for at in range(len(self))]
-
-    def describe(self) -> dict[str, Any]:
-        """What a reader needs to repeat the measurement."""
-        fewshot = getattr(self.task.config, "num_fewshot", None)
-        return {
-            "task": self.name,
-            "version": str(getattr(self.task, "VERSION", "")),
-            "split": self.split,
-            "documents": len(self),
-            "output_type": self.output_type,
-            "metric": self.metric,
-            "filter": self.filter,
-            "fewshot": int(fewshot or 0),
-            "fewshot_seed": FEWSHOT_SEED,
-            "chat_template": self.protocol.chat,
-            "system": self.protocol.system,
-        }
 
 
 def _quiet_lm_eval() -> None:
@@ -303,29 +217,6 @@ def _finish(name: str, split: str, task: Any, protocol: Protocol) -> EvalTask:
     return EvalTask(name, split, task, docs, metric, chosen, protocol)
 
 
-@dataclass(frozen=True)
-class Prompt:
-    """One document as lm-eval requests: `instances` as the task built them, and the hashes.
-
-    `gold` is the extra request whose log-likelihood is the right answer's, for tasks that
-    generate; None where the task's own requests hold it.
-    """
-
-    task: EvalTask
-    doc_id: int
-    doc: Any
-    instances: tuple[Any, ...]
-    gold: Any | None
-    doc_hash: str
-    prompt_hash: str
-    target_hash: str
-
-    @property
-    def asked(self) -> tuple[Any, ...]:
-        """Everything a backend has to answer."""
-        return (*self.instances, self.gold) if self.gold is not None else self.instances
-
-
 def build(task: EvalTask, doc_ids: Iterable[int], chat_template: Any = None) -> list[Prompt]:
     """Build the requests of chosen documents, in the order given.
 
@@ -346,8 +237,6 @@ def build(task: EvalTask, doc_ids: Iterable[int], chat_template: Any = None) -> 
 
 
 def _prompt(task: EvalTask, doc_id: int, chat_template: Any) -> Prompt:
-    from lm_eval.utils import hash_string
-
     inner, doc, chat = task.task, task.docs[doc_id], task.protocol.chat
     # lm-eval draws shots from one running generator: seeded anew, they belong to the document.
     inner.set_fewshot_seed(FEWSHOT_SEED + doc_id)
@@ -375,9 +264,9 @@ def _prompt(task: EvalTask, doc_id: int, chat_template: Any) -> Prompt:
         doc=doc,
         instances=instances,
         gold=_gold_request(task, doc, instances[0], target),
-        doc_hash=_doc_hash(doc),
-        prompt_hash=hash_string(instances[0].arguments[0]),
-        target_hash=hash_string(str(target)),
+        doc_hash=doc_hash(doc),
+        prompt_hash=text_hash(instances[0].arguments[0]),
+        target_hash=text_hash(str(target)),
     )
 
 
@@ -393,13 +282,6 @@ def _gold_request(task: EvalTask, doc: Any, first: Any, target: Any) -> Any | No
     # A target that starts with white space of its own needs no delimiter.
     text = (first.arguments[0], f" {answer}")
     return Instance("loglikelihood", doc, text, idx=0, metadata=(task.name, first.doc_id, 1))
-
-
-def _doc_hash(doc: Any) -> str:
-    from lm_eval.utils import handle_non_serializable, hash_string
-
-    text = json.dumps(doc, indent=2, default=handle_non_serializable, ensure_ascii=False)
-    return str(hash_string(text))
 
 
 def lm_of(model: Any, tokenizer: Any, batch_size: int = 16) -> Any:

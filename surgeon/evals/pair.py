@@ -17,7 +17,8 @@ from transformers import PreTrainedTokenizerBase
 from surgeon.checkpoint.store import read_config
 from surgeon.errors import SurgeonError
 from surgeon.evals.backends import Backend, EngineBackend, PlainBackend
-from surgeon.evals.harness import EvalTask, build, lm_of, vllm_of
+from surgeon.evals.evaltask import EvalTask
+from surgeon.evals.harness import build, lm_of, vllm_of
 from surgeon.evals.identity import plan_between
 from surgeon.evals.rows import Rows
 from surgeon.evals.stream import Drawn
@@ -79,6 +80,13 @@ class Pair:
         """What the engines have done."""
         backends = [self.base.backend] if self.shared else [s.backend for s in self._sides]
         return [each.engine.cost for each in backends if isinstance(each, EngineBackend)]
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What the engines could not do, without repeats."""
+        backends = [side.backend for side in self._sides]
+        engines = [each.engine for each in backends if isinstance(each, EngineBackend)]
+        return tuple(dict.fromkeys(note for engine in engines for note in engine.notes))
 
     @property
     def _sides(self) -> tuple[Side, Side]:

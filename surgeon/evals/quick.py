@@ -12,7 +12,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from surgeon.errors import UnknownName, UsageError
 from surgeon.evals.backends import EngineBackend
 from surgeon.evals.check import check
-from surgeon.evals.harness import EvalTask, Protocol, build, load_tasks
+from surgeon.evals.evaltask import EvalTask, Protocol
+from surgeon.evals.harness import build, load_tasks
 from surgeon.evals.result import CheckResult
 from surgeon.evals.rows import Rows
 from surgeon.paired import Verdict, compare

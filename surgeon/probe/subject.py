@@ -10,7 +10,7 @@ from surgeon.layerwise import LayerRunner
 from surgeon.models import decoder_layers, load_model
 from surgeon.probe.capture import Captured, capture, keeps_apart
 from surgeon.probe.pack import group, pack
-from surgeon.probe.stream import CannotStream, Skeleton
+from surgeon.probe.skeleton import CannotStream, Skeleton
 from surgeon.probe.sweep import Layers, Loaded
 
 ROW_TOKENS = 512

@@ -11,14 +11,12 @@ from rich.table import Table
 from rich.text import Text
 
 if TYPE_CHECKING:  # `duplicate` shows a table and must not load torch for it
-    from surgeon.checkpoint.inspect import Inspection
     from surgeon.checkpoint.manifest import Manifest
     from surgeon.outcome import Outcome, Pushed, StageSummary
     from surgeon.paired import Verdict
     from surgeon.probe.engine import ProbeResult
     from surgeon.recipe import Recipe
     from surgeon.selection import Selection
-    from surgeon.verify import Verification
 
 STYLE = {
     "improved": "bold green",
@@ -176,31 +174,6 @@ def manifest_table(manifest: "Manifest", out: Path, dry_run: bool) -> Renderable
     return table
 
 
-def inspection_table(inspection: "Inspection") -> Table:
-    """What a checkpoint is and what the guard says."""
-    count = inspection.parameters
-    table = plain_table("", "")
-    table.show_header = False
-    revision = f"@{inspection.revision}" if inspection.revision else ""
-    table.add_row("model", f"{inspection.id}{revision}")
-    if inspection.made_from:
-        table.add_row("made from", inspection.made_from)
-    table.add_row("family", f"{inspection.model_type} ({inspection.family_verdict})")
-    size = f"{count.total / 1e6:,.1f} M"
-    if count.active != count.total:
-        size += f", {count.active / 1e6:,.1f} M active"
-    table.add_row("parameters", size + (", tied head" if count.tied_head else ""))
-    table.add_row("layers", f"{inspection.depth} under {inspection.stack}")
-    for key, value in inspection.per_layer.items():
-        table.add_row("per layer", f"{key}: {', '.join(str(each) for each in value)}")
-    kinds = ", ".join(f"{dtype} {size / 1e6:,.1f} MB" for dtype, size in inspection.dtypes.items())
-    table.add_row("weights", f"{kinds} in {len(inspection.files)} files")
-    if inspection.quantisation:
-        table.add_row("quantised", inspection.quantisation)
-    table.add_row("duplication", inspection.guard)
-    return table
-
-
 def push_table(pushed: "Pushed") -> Table:
     """What went where, or would."""
     table = plain_table("", "")
@@ -226,12 +199,3 @@ def push_table(pushed: "Pushed") -> Table:
 def recipe_text(recipe: "Recipe", folder: Path) -> str:
     """What a run would do: the recipe as it would be run, and where the results would go."""
     return f"{recipe.to_yaml()}\nwould go to {folder}; nothing was read but headers or written"
-
-
-def verification_table(found: "Verification") -> RenderableType:
-    """Each check, its state and what was compared."""
-    table = plain_table("check", "state", "detail")
-    style = {"passed": "green", "failed": "bold red", "not measured": "yellow"}
-    for check in found.checks:
-        table.add_row(check.name, f"[{style[check.state]}]{check.state}[/]", check.detail)
-    return table

@@ -45,7 +45,9 @@ def headline(verdict: "Verdict") -> Text:
 
 def evidence(verdict: "Verdict") -> str:
     """Method, p and e-value, and what alpha was corrected for."""
-    text = f"{verdict.method}, p {verdict.p:.2g}"
+    text = verdict.method
+    if math.isfinite(verdict.p):
+        text += f", p {verdict.p:.2g}"
     if math.isfinite(verdict.e):
         text += f", e-value {verdict.e:.3g}"
     if verdict.candidates > 1:

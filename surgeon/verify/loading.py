@@ -36,8 +36,8 @@ def check_keys(checkpoint: Checkpoint, base: Checkpoint | None, plan: LayerPlan 
 
 def _report(path: Path) -> dict[str, set[str]]:
     """The loader's report: kind to keys."""
-    transformers_logging.set_verbosity_error()  # type: ignore[no-untyped-call]
-    transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
     automatic: Any = AutoModelForCausalLM
     try:
         _, report = automatic.from_pretrained(

@@ -72,7 +72,7 @@ def build(config: dict[str, Any], what: str) -> PreTrainedModel:
     Raises:
         UnsupportedModel: transformers cannot build it without code from the repository.
     """
-    transformers_logging.set_verbosity_error()  # type: ignore[no-untyped-call]
+    transformers_logging.set_verbosity_error()
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "config.json").write_text(json.dumps(_plain_weights(config)))
         try:

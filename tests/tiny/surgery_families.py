@@ -177,7 +177,8 @@ def _windows():
             without(KINDS, "no_rope_layers", "moe_layers"),
         ),
     }  # fmt: skip
-    for name in ["gemma2", "vaultgemma", "gpt_oss", "gemma3_text", "cohere2", "olmo3", "cwm", "kolibri1", "exaone4"]:
+    by_class = "gemma2 vaultgemma gpt_oss gemma3_text cohere2 olmo3 cwm kolibri1 exaone4"
+    for name in by_class.split():
         cases[name] = Case(name)
         cases[f"{name}, no list"] = Case(name, {}, without(KINDS))
     for name in ("smollm3", "granite_swa", "granitemoe_swa"):
@@ -199,7 +200,8 @@ def _single_layers():
         "gpt_neo": Case("gpt_neo"),
         "gpt_neo, no expansion": Case("gpt_neo", {}, without("attention_layers")),
         "gpt_neo runs": Case(
-            "gpt_neo", {"attention_types": [[["global"], 3], [["local", "global"], 2], [["local"], 1]]}
+            "gpt_neo",
+            {"attention_types": [[["global"], 3], [["local", "global"], 2], [["local"], 1]]},
         ),
         "minicpm3": Case("minicpm3", {"scale_depth": 1.4}),
         "zaya": Case("zaya", refused={"0:3": "router"}),

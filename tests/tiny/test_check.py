@@ -13,7 +13,7 @@ from surgeon.block import Block
 from surgeon.errors import Refused, SurgeonError, UsageError
 from surgeon.evals import backends
 from surgeon.evals.check import check
-from surgeon.evals.harness import Protocol
+from surgeon.evals.evaltask import Protocol
 from surgeon.evals.identity import plan_between
 from surgeon.evals.result import CheckResult
 from surgeon.plan import LayerPlan
@@ -218,7 +218,7 @@ def test_another_tokenizer_or_vocabulary_is_refused(tmp_path, planted):
 
 def test_chat_templates_that_differ_show_in_the_hashes(planted, tmp_path):
     template = "{% for m in messages %}{{ m.content }}{% endfor %}"
-    folders = [shutil.copytree(each, tmp_path / each.name) for each in (DEMO, planted)]
+    folders = [shutil.copytree(each, tmp_path / n) for n, each in (("a", DEMO), ("b", planted))]
     (folders[0] / "chat_template.jinja").write_text(template)
     (folders[1] / "chat_template.jinja").write_text(template + "!")
     settings = {"limit": 20, "plan": "fixed", **CPU}
@@ -283,10 +283,10 @@ def test_a_device_map_runs_through_the_engine_and_generates_apart(planted):
 def test_the_model_index_is_what_the_hub_reads(planted):
     from huggingface_hub.repocard_data import ModelCardData, model_index_to_eval_results
 
-    result = check(DEMO, planted, ["cups", "navigation"], limit=150, **CPU)
+    result = check(DEMO, planted, ["cups", "arithmetic"], limit=50, plan="fixed", **CPU)
     entries = model_index(result, "planted-6x")
     name, read = model_index_to_eval_results(entries)
-    assert name == "planted-6x" and [each.dataset_name for each in read] == ["cups", "navigation"]
+    assert name == "planted-6x" and [each.dataset_name for each in read] == ["cups", "arithmetic"]
     assert read[0].metric_value == round(result.tasks[0].verdict.candidate, 4)
     assert read[0].metric_args["documents"] == result.tasks[0].verdict.n
     ModelCardData(model_name=name, eval_results=read).to_yaml()

@@ -10,7 +10,8 @@ import pytest
 from surgeon.block import Block
 from surgeon.errors import SurgeonError, UnknownName, UsageError
 from surgeon.evals.backends import EngineBackend, PlainBackend
-from surgeon.evals.harness import Protocol, build, lm_of, load_tasks, score
+from surgeon.evals.evaltask import Protocol
+from surgeon.evals.harness import build, lm_of, load_tasks, score
 from surgeon.evals.quick import Measurer, measure
 from surgeon.models import load_model, load_tokenizer, plan_view
 from surgeon.plan import LayerPlan

@@ -17,7 +17,7 @@ from surgeon.checkpoint.store import Checkpoint
 from surgeon.errors import SurgeonError, UnsupportedModel
 from surgeon.probe.engine import probe
 from surgeon.probe.prompts import Prompts
-from surgeon.probe.stream import Skeleton
+from surgeon.probe.skeleton import Skeleton
 from surgeon.probe.subject import open_model
 from surgeon.probe.sweep import sweep
 

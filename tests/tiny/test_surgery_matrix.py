@@ -8,6 +8,7 @@ and never looks at config.json.
 
 import copy
 import json
+import os
 from collections import Counter
 
 import pytest
@@ -27,6 +28,12 @@ from surgeon.verify.structure import check_structure
 TOLERANCE = 1e-5
 POSITION = ("layer_idx", "layer_id", "layer_number", "idx")
 OUTCOMES: Counter = Counter()
+
+
+@pytest.fixture(autouse=True)
+def _no_waiting_for_the_disk(monkeypatch):
+    """Thousands of small files: their durability is not what is tested here."""
+    monkeypatch.setattr(os, "fsync", lambda handle: None)
 
 
 def build(case):
@@ -69,6 +76,10 @@ def decoder(model):
     raise AssertionError("no stack")
 
 
+def _constant(value):
+    return property(lambda self: value)
+
+
 def permute_config(config, plan):
     """Lists of a configuration object in plan order, those of properties included."""
     for name, value in list(vars(config).items()):
@@ -80,7 +91,7 @@ def permute_config(config, plan):
             if isinstance(member, property) and not name.startswith("_"):
                 value = getattr(config, name, None)
                 if isinstance(value, list | tuple) and len(value) == DEPTH:
-                    lists[name] = property(lambda self, value=plan.apply(value): value)
+                    lists[name] = _constant(plan.apply(value))
     for name in ("num_hidden_layers", "num_layers", "n_layer", "n_layers"):
         if name in vars(config):
             vars(config)[name] = len(plan)
@@ -92,8 +103,9 @@ def reference(model, plan):
     """The source's own modules in plan order, each with the cache slot of its position."""
     model = copy.deepcopy(model)
     parent, leaf, layers = decoder(model)
-    shared = {id(model.config): model.config}
-    slots = model.config.num_hidden_layers // DEPTH  # cache slots of one layer
+    config = model.config.get_text_config()
+    shared = {id(config): config}
+    slots = config.num_hidden_layers // DEPTH  # cache slots of one layer
     stack = nn.ModuleList(copy.deepcopy(layers[at], dict(shared)) for at in plan.layers)
     for at, layer in enumerate(stack):
         for module in layer.modules():
@@ -102,7 +114,7 @@ def reference(model, plan):
                     slot = getattr(module, name) % slots if slots > 1 else 0
                     setattr(module, name, at * slots + slot)
     setattr(parent, leaf, stack)
-    permute_config(model.config, plan)
+    permute_config(config, plan)
     return model
 
 

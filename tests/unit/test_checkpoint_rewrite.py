@@ -31,6 +31,12 @@ PLANS = {
 }
 
 
+@pytest.fixture(autouse=True)
+def _no_waiting_for_the_disk(monkeypatch):
+    """Thousands of small files: their durability is not what is tested here."""
+    monkeypatch.setattr(os, "fsync", lambda handle: None)
+
+
 def agree(before, after, plan):
     return "structure: not looked at in this test"
 

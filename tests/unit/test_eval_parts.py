@@ -144,8 +144,10 @@ def test_chunks_are_the_stream(n, ends):
 
 
 def row(doc_id, score=1.0, chosen=0, **changes):
-    fields = dict(task="t", doc_id=doc_id, doc_hash=f"d{doc_id}", prompt_hash="p",
-                  target_hash="t", score=score, chosen=chosen, gold_loglikelihood=-1.0)  # fmt: skip
+    fields = {
+        "task": "t", "doc_id": doc_id, "doc_hash": f"d{doc_id}", "prompt_hash": "p",
+        "target_hash": "t", "score": score, "chosen": chosen, "gold_loglikelihood": -1.0,
+    }  # fmt: skip
     return Row(**{**fields, **changes})
 
 

@@ -10,7 +10,7 @@ import surgeon
 ROOT = Path(surgeon.__file__).parent
 
 FLOORS = [
-    "version errors record block plan sequential",
+    "version errors record block plan fixed sequential",
     "checkpoint stats paired recipe",
     "score tasks models",
     "layerwise",
@@ -23,7 +23,7 @@ FLOORS = [
 RANK = {name: rank for rank, names in enumerate(FLOORS) for name in names.split()}
 
 NO_TORCH = {
-    "version", "errors", "record", "block", "plan", "sequential",
+    "version", "errors", "record", "block", "plan", "fixed", "sequential",
     "checkpoint", "stats", "paired", "score", "tasks", "selection",
 }  # fmt: skip
 

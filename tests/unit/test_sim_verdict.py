@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from surgeon import sequential
-from surgeon.paired import compare, mcnemar
+from surgeon.fixed import mcnemar
+from surgeon.paired import compare
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "sim_verdict.py"
 
