@@ -1,19 +1,19 @@
 """Model surgery on small language models, applied honestly.
 
+>>> from pathlib import Path
 >>> import surgeon
 >>> base = surgeon.resolve("demo:planted")
 >>> found = surgeon.probe(base.path, surgeon.load_prompts("task:cups", limit=20))
 >>> block = found.rankings[0].best.block
 >>> plan = surgeon.LayerPlan.duplicate(found.model.depth, block)
->>> made = surgeon.duplicate(surgeon.Checkpoint.open(base.path), plan, "upgraded")
->>> surgeon.verify("upgraded", base=base.path).passed
+>>> made = surgeon.duplicate(surgeon.Checkpoint.open(base.path), plan, Path("upgraded"))
+>>> surgeon.verify(Path("upgraded"), base=base.path).passed
 True
->>> surgeon.check(base.path, "upgraded", ["cups"], limit=200).verdict.verdict
+>>> surgeon.check(base.path, Path("upgraded"), ["cups"], limit=200).verdict.verdict
 'improved'
 
 The whole chain from a recipe, and its model on the Hub:
 
->>> from pathlib import Path
 >>> recipe = surgeon.load_recipe("demo", {"select.documents": "50", "select.refine": "false"})
 >>> outcome = surgeon.run(recipe, surgeon.resolve(recipe.model), Path("runs/demo"))
 >>> outcome.conclusion

@@ -6,6 +6,7 @@ upload is one commit; it is tried again a bounded number of times, what has arri
 sent twice, and afterwards the Hub is asked what it holds.
 """
 
+import logging
 import os
 import re
 import sys
@@ -103,7 +104,7 @@ def _snapshot(repository: str, revision: str | None, offline: bool) -> Path:
 
     for attempt in range(1, ATTEMPTS + 1):
         try:
-            with _quiet_off_terminal():
+            with _quietly():
                 return Path(
                     snapshot_download(
                         repository,
@@ -242,7 +243,7 @@ def upload(
     upload = _Upload(
         HfApi(endpoint=endpoint, token=secret), files, repository, message, revision, report
     )
-    with _quiet_off_terminal():
+    with _quietly():
         return upload.run(private, pull_request, attempts, pause)
 
 
@@ -426,27 +427,38 @@ def _size(content: Path | bytes) -> int:
 
 
 def _without_tokens(error: BaseException, *secrets: str) -> str:
-    """An error's text with every token in it replaced."""
+    """An error's text with every token, and every URL's query, in it replaced.
+
+    The query of an upload's URL may be a signature that lets its reader write there.
+    """
     text = str(error) if error.__cause__ is None else f"{error} {error.__cause__}"
     for secret in secrets:
         text = text.replace(secret, "***")
+    text = re.sub(r"(https?://[^\s?'\"]+)\?[^\s'\"]+", r"\1?***", text)
     return re.sub(r"\bhf_[A-Za-z0-9]{8,}", "***", text).strip()
 
 
 @contextmanager
-def _quiet_off_terminal() -> Iterator[None]:
-    """No bars of the client library where nobody sees them move."""
+def _quietly() -> Iterator[None]:
+    """The client library without its log, and without bars where nobody sees them move.
+
+    Its warnings quote whole URLs, which may be signed; what matters of them is in our errors.
+    """
+    from huggingface_hub.utils import logging as client_log
     from huggingface_hub.utils.tqdm import (
         are_progress_bars_disabled,
         disable_progress_bars,
         enable_progress_bars,
     )
 
-    if sys.stderr.isatty() or are_progress_bars_disabled():
-        yield
-        return
-    disable_progress_bars()
+    level, hide = client_log.get_verbosity(), not sys.stderr.isatty()
+    hide = hide and not are_progress_bars_disabled()
+    client_log.set_verbosity(logging.ERROR)
+    if hide:
+        disable_progress_bars()
     try:
         yield
     finally:
-        enable_progress_bars()
+        client_log.set_verbosity(level)
+        if hide:
+            enable_progress_bars()

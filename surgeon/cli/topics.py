@@ -67,6 +67,7 @@ duplicate.json  a copy of model/surgeon.json             surgeon.manifest/1
 verify.json     what was verified                        surgeon.verify/1
 check.json      the verdict with its numbers             surgeon.check/1
 rows.jsonl      both models' answer to each document
+candidates.jsonl  the candidates ever checked in this folder, one a line
 run.json        what it all came to; what run --json prints   surgeon.run/1
 report.html     the run on one page; loads nothing
 report.md       the run for a pull request

@@ -400,7 +400,9 @@ def _provenance(records: RunRecords) -> dict[str, Any]:
     ]
     if manifest is not None:
         rows += [
-            (f"sha256 of source {name}", str(each.get("sha256") or each.get("header_sha256")))
+            (f"sha256 of source {name}", str(each["sha256"]))
+            if each.get("sha256")
+            else (f"sha256 of source {name}, its header", str(each.get("header_sha256")))
             for name, each in manifest.source.files.items()
         ]
         rows += [(f"sha256 of {file.name}", file.sha256 or "not read") for file in manifest.files]

@@ -179,6 +179,21 @@ def test_the_token_is_in_no_message_and_no_log(server, files, caplog, capfd):
     assert caught.value.__cause__ is None, "a traceback would show the client library's message"
 
 
+def test_a_signed_url_is_not_quoted():
+    error = OSError("PUT 'https://store.example/a/b?X-Sign=abc&Key=d' failed for hf_abcdefgh12")
+    said = hub._without_tokens(error, "unused")
+    assert said == "PUT 'https://store.example/a/b?***' failed for ***"
+
+
+def test_the_client_library_is_silent_and_gets_its_voice_back(server, files, capfd, caplog):
+    from huggingface_hub.utils import logging as client
+
+    before = client.get_verbosity()
+    server.faults = [Fault("PUT", "/lfs/", "drop", after_bytes=10)]
+    send(files)
+    assert "".join(capfd.readouterr()) == "" and client.get_verbosity() == before
+
+
 def test_usage_errors(server, files):
     with pytest.raises(UsageError, match="not a repository id"):
         hub.upload(files, "upgraded", message="x")

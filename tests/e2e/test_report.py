@@ -12,6 +12,7 @@ from huggingface_hub import ModelCard
 from typer.testing import CliRunner
 
 from surgeon.cli.app import app
+from surgeon.cli.topics import TOPICS
 from surgeon.errors import UsageError
 from surgeon.report import svg
 from surgeon.report.card import card_metadata, is_as_written, render_card, run_facts
@@ -72,6 +73,12 @@ def test_the_run_wrote_all_three(records):
     assert (records.folder / "report.html").read_text() == render_html(records)
     assert (records.folder / "report.md").read_text() == render_markdown(records)
     assert (records.folder / "model/README.md").read_text() == render_card(run_facts(records))
+
+
+def test_the_files_of_a_run_are_those_that_help_lists(records):
+    lines = TOPICS["files"].splitlines()[2:]
+    listed = {line.split()[0].rstrip("/") for line in lines if line[:1].isalpha()} - {"A"}
+    assert listed == {path.name for path in records.folder.iterdir()}
 
 
 def test_the_page_is_whole_small_and_loads_nothing(records):
