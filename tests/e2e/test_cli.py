@@ -13,8 +13,8 @@ from surgeon.checkpoint.manifest import Manifest
 from surgeon.checkpoint.store import Checkpoint
 from surgeon.evals.result import CheckResult
 from surgeon.hub import DEMO
-from surgeon.probe.engine import ProbeResult
-from surgeon.verify import Verification
+from surgeon.probing.engine import ProbeResult
+from surgeon.verification import Verification
 
 PLANTED = DEMO / "planted"
 COMMANDS = ("run", "probe", "duplicate", "check", "inspect", "verify")
