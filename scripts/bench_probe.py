@@ -151,8 +151,8 @@ def run_bare(folder: Path, dtype: str, ids: list[list[int]]) -> tuple[float, flo
     import torch
 
     from surgeon.models import decoder_layers, load_model
-    from surgeon.probe.capture import Runner, owner_of
-    from surgeon.probe.subject import arrange
+    from surgeon.probing.capture import Runner, owner_of
+    from surgeon.probing.subject import arrange
 
     model = load_model(folder, dtype=dtype)
     path, stack = decoder_layers(model)
@@ -169,8 +169,8 @@ def run_bare(folder: Path, dtype: str, ids: list[list[int]]) -> tuple[float, flo
 def run_probe(folder: Path, dtype: str, ids: list[list[int]]) -> tuple[float, float]:
     """The project's collection: from the files to the layer statistics."""
     from surgeon.checkpoint.store import Checkpoint
-    from surgeon.probe.subject import open_model
-    from surgeon.probe.sweep import sweep
+    from surgeon.probing.subject import open_model
+    from surgeon.probing.sweep import sweep
 
     subject = open_model(Checkpoint.open(folder), ids, "cpu", dtype, head=False)
     clock = Clock()
@@ -195,7 +195,7 @@ def child(side: str, folder: Path, dtype: str, ids: list[list[int]]) -> None:
     import torch  # noqa: F401
     import transformers.models.qwen2.modeling_qwen2  # noqa: F401
 
-    import surgeon.probe.engine  # noqa: F401
+    import surgeon.probing.engine  # noqa: F401
 
     floor = peak_mb()
     seconds, cpu = SIDES[side](folder, dtype, ids)

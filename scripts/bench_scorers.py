@@ -27,10 +27,10 @@ from scipy.stats import spearmanr
 from surgeon.block import Block, all_blocks
 from surgeon.checkpoint.store import Checkpoint
 from surgeon.models import load_tokenizer
-from surgeon.probe.engine import probe
-from surgeon.probe.plans import run_candidates
-from surgeon.probe.prompts import Prompts, load_prompts
-from surgeon.probe.subject import open_model
+from surgeon.probing.engine import probe
+from surgeon.probing.plans import run_candidates
+from surgeon.probing.prompts import Prompts, load_prompts
+from surgeon.probing.subject import open_model
 from surgeon.score import SCORERS
 from surgeon.tasks import find_task
 from surgeon.tasks.documents import documents

@@ -43,16 +43,16 @@ if TYPE_CHECKING:
     from surgeon.paired import Verdict as Verdict
     from surgeon.pipeline import run as run
     from surgeon.plan import LayerPlan as LayerPlan
-    from surgeon.probe.engine import ProbeResult as ProbeResult
-    from surgeon.probe.engine import probe as probe
-    from surgeon.probe.prompts import load_prompts as load_prompts
+    from surgeon.probing.engine import ProbeResult as ProbeResult
+    from surgeon.probing.engine import probe as probe
+    from surgeon.probing.prompts import load_prompts as load_prompts
     from surgeon.recipe import Recipe as Recipe
     from surgeon.recipe import load_recipe as load_recipe
     from surgeon.release import push as push
     from surgeon.score.base import Ranking as Ranking
     from surgeon.selection import Selection as Selection
     from surgeon.stats import LayerStats as LayerStats
-    from surgeon.verify import verify as verify
+    from surgeon.verification import verify as verify
 
 _HOMES = {
     "Block": "block",
@@ -63,7 +63,7 @@ _HOMES = {
     "LayerStats": "stats",
     "Manifest": "checkpoint.manifest",
     "Outcome": "outcome",
-    "ProbeResult": "probe.engine",
+    "ProbeResult": "probing.engine",
     "Pushed": "outcome",
     "Ranking": "score.base",
     "Recipe": "recipe",
@@ -73,13 +73,13 @@ _HOMES = {
     "check": "evals.check",
     "duplicate": "checkpoint.rewrite",
     "inspect": "checkpoint.inspect",
-    "load_prompts": "probe.prompts",
+    "load_prompts": "probing.prompts",
     "load_recipe": "recipe",
-    "probe": "probe.engine",
+    "probe": "probing.engine",
     "push": "release",
     "resolve": "hub",
     "run": "pipeline",
-    "verify": "verify",
+    "verify": "verification",
 }
 
 __all__ = ["__version__", *sorted(_HOMES)]

@@ -23,8 +23,8 @@ from surgeon.models import choose_device, choose_dtype, load_model, load_tokeniz
 from surgeon.outcome import Conclusion, Outcome, StageSummary
 from surgeon.paired import Verdict
 from surgeon.plan import LayerPlan
-from surgeon.probe.engine import ProbeResult, probe
-from surgeon.probe.prompts import load_prompts
+from surgeon.probing.engine import ProbeResult, probe
+from surgeon.probing.prompts import load_prompts
 from surgeon.recipe import Recipe
 from surgeon.record import Record
 from surgeon.report.records import ROWS_NAME
@@ -33,7 +33,7 @@ from surgeon.report.write import write_reports
 from surgeon.runs import RunFolder, write_text
 from surgeon.score import get_scorer
 from surgeon.selection import Selection, propose, select, take_first
-from surgeon.verify import Verification, verify
+from surgeon.verification import Verification, verify
 
 R = TypeVar("R", bound=Record)
 

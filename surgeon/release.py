@@ -25,7 +25,7 @@ from surgeon.report.card import (
     run_facts,
 )
 from surgeon.report.records import read_run
-from surgeon.verify.result import Verification
+from surgeon.verification.result import Verification
 
 REFUSED = ("worse", "undecided", "unknown")
 

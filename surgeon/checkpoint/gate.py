@@ -18,7 +18,7 @@ from surgeon.plan import LayerPlan
 Verifier = Callable[[dict[str, Any], dict[str, Any], LayerPlan], str]
 """(source config, result config, plan) -> what was found, in words; raises UnsupportedModel."""
 
-_COMMAND = (sys.executable, "-P", "-m", "surgeon.verify")
+_COMMAND = (sys.executable, "-P", "-m", "surgeon.verification")
 
 
 class Gate:

@@ -47,6 +47,7 @@ class Output:
     ):
         self.as_json, self.quiet, self.verbose = as_json, quiet, verbose
         self.progress = progress and not quiet
+        self.answered = False
         self._live = ""
         _current.set(self)
 
@@ -70,7 +71,8 @@ class Output:
             console(sys.stdout).print(text)
 
     def document(self, data: dict[str, Any]) -> None:
-        """Print one JSON document on stdout."""
+        """Print the one JSON document on stdout."""
+        self.answered = True
         print(json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False))
 
     def note(self, text: str) -> None:
@@ -93,11 +95,11 @@ class Output:
             print(text, file=sys.stderr, flush=True)
 
     def error(self, error: SurgeonError) -> None:
-        """A deliberate failure: on stderr, and as a document where JSON was asked for."""
+        """A deliberate failure: on stderr, and as the document if there was none yet."""
         print(f"error: {error}", file=sys.stderr)
         if error.hint:
             print(f"\nhint: {error.hint}", file=sys.stderr)
-        if self.as_json:
+        if self.as_json and not self.answered:
             self.document(
                 {
                     "schema": "surgeon.error/1",

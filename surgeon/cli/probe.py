@@ -10,7 +10,7 @@ from surgeon.cli.output import Output
 from surgeon.errors import UsageError
 
 if TYPE_CHECKING:
-    from surgeon.probe.prompts import Prompts
+    from surgeon.probing.prompts import Prompts
 
 EPILOG = """\
 Examples:  surgeon probe demo:planted --prompts task:cups --limit 100 --robustness
@@ -78,8 +78,8 @@ def probe(
     """Predict which blocks are worth running twice, from activation statistics."""
     out = Output(as_json, quiet, verbose, not no_progress)
     from surgeon.hub import resolve
-    from surgeon.probe.engine import DEFAULT_SCORERS
-    from surgeon.probe.engine import probe as run_probe
+    from surgeon.probing.engine import DEFAULT_SCORERS
+    from surgeon.probing.engine import probe as run_probe
     from surgeon.report.plots import check_plot_path, save_probe_plots
     from surgeon.report.tables import probe_table
     from surgeon.score import check_compat, get_scorer
@@ -122,7 +122,7 @@ def probe(
 
 def _prompts(names: list[str], limit: int | None, seed: int) -> "Prompts":
     """One set, or several in a row; `limit` holds for each."""
-    from surgeon.probe.prompts import Prompts, load_prompts
+    from surgeon.probing.prompts import Prompts, load_prompts
 
     parts = [load_prompts(name, limit=limit, seed=seed) for name in names]
     if len(parts) == 1:

@@ -148,7 +148,7 @@ def validate(
 
 def _check_names(recipe: Recipe, origin: str) -> None:
     """Raise on scorers, tasks or prompts that do not exist, all in one message."""
-    from surgeon.probe.prompts import load_prompts
+    from surgeon.probing.prompts import load_prompts
     from surgeon.score import get_scorer
     from surgeon.tasks import find_task
 

@@ -1,7 +1,7 @@
 """`surgeon run`: the whole chain, from a recipe."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -40,8 +40,8 @@ def run(
         bool, typer.Option("--keep", help="Save the best block even if none gained enough.")
     ] = False,
     require: Annotated[
-        str | None,
-        typer.Option("--require", help="improved or not-worse; otherwise exit with code 5."),
+        Literal["improved", "not-worse"] | None,
+        typer.Option("--require", help="End with exit code 5 unless this is shown."),
     ] = None,
     dry_run: options.DryRun = False,
     device: Annotated[str | None, typer.Option("--device", help="auto, cpu or cuda[:N].")] = None,
@@ -58,36 +58,34 @@ def run(
     """
     from surgeon.recipe import load_recipe
 
-    out_ = Output(as_json, quiet, verbose, not no_progress)
+    said = Output(as_json, quiet, verbose, not no_progress)
     given = {"model": model, "device": device, "seed": seed}
     settings = settings_of(setting or [], given)
-    if require not in (None, "improved", "not-worse"):
-        raise UsageError(f"--require `{require}`; known: improved, not-worse")
-    plan = load_recipe(recipe, settings)
-    folder = out or Path("runs") / plan.name
+    asked = load_recipe(recipe, settings)
+    folder = out or Path("runs") / asked.name
 
     from surgeon.hub import resolve
     from surgeon.pipeline import judge_names
     from surgeon.pipeline import run as run_chain
     from surgeon.report.tables import outcome_table, recipe_text, stage_line
 
-    source = resolve(plan.model, offline=offline)
+    source = resolve(asked.model, offline=offline)
     if dry_run:
-        judge_names(plan, source)
-        out_.result(plan, recipe_text(plan, folder), plan.name)
+        judge_names(asked, source)
+        said.result(asked, recipe_text(asked, folder), asked.name)
         return
-    with out_.working(stages=True) as report:
+    with said.working(stages=True) as report:
         outcome = run_chain(
-            plan,
+            asked,
             source,
             folder,
             keep=keep,
             report=report,
-            say=lambda stage: out_.stage(stage_line(stage)),
+            say=lambda stage: said.stage(stage_line(stage)),
         )
     for warning in outcome.warnings:
-        out_.warning(warning)
-    out_.result(outcome, outcome_table(outcome), outcome.conclusion)
+        said.warning(warning)
+    said.result(outcome, outcome_table(outcome), outcome.conclusion)
     if require and not outcome.meets(require):
         raise RequirementNotMet(f"--require {require}: the run ended `{outcome.conclusion}`")
 

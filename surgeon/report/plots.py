@@ -20,7 +20,7 @@ from surgeon.stats import LayerStats
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from surgeon.probe.engine import ProbeResult
+    from surgeon.probing.engine import ProbeResult
 
 INK, MUTED, LINE = "#222222", "#767676", "#0072B2"
 SHADES = ("#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#999999")

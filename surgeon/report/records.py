@@ -19,7 +19,7 @@ from surgeon.plan import LayerPlan
 from surgeon.record import Record
 from surgeon.score.base import Ranking
 from surgeon.stats import LayerStats
-from surgeon.verify.result import Verification
+from surgeon.verification.result import Verification
 
 R = TypeVar("R", bound=Record)
 

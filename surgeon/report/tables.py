@@ -14,7 +14,7 @@ if TYPE_CHECKING:  # `duplicate` shows a table and must not load torch for it
     from surgeon.checkpoint.manifest import Manifest
     from surgeon.outcome import Outcome, Pushed, StageSummary
     from surgeon.paired import Verdict
-    from surgeon.probe.engine import ProbeResult
+    from surgeon.probing.engine import ProbeResult
     from surgeon.recipe import Recipe
     from surgeon.selection import Selection
 

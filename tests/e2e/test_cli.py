@@ -13,8 +13,8 @@ from surgeon.checkpoint.manifest import Manifest
 from surgeon.checkpoint.store import Checkpoint
 from surgeon.evals.result import CheckResult
 from surgeon.hub import DEMO
-from surgeon.probe.engine import ProbeResult
-from surgeon.verify import Verification
+from surgeon.probing.engine import ProbeResult
+from surgeon.verification import Verification
 
 PLANTED = DEMO / "planted"
 COMMANDS = ("run", "probe", "duplicate", "check", "inspect", "verify")
@@ -108,6 +108,9 @@ def test_check_reports_a_verdict_and_meets_or_misses_a_requirement(upgraded, sur
         "check", out, "demo:planted", "--task", "cups", "--limit", "200", "--require", "not-worse"
     )
     assert back.exit_code == 5 and "worse" in back.stdout
+    unmet = surgeon(*asked, "--json", "--require", "improved", "--limit", "2")
+    assert unmet.exit_code == 5
+    assert document(unmet, CheckResult)["verdict"]["verdict"] == "undecided"
 
 
 def test_inspect_and_verify(upgraded, surgeon):

@@ -12,7 +12,7 @@ import pytest
 from typer.testing import CliRunner
 
 from surgeon.cli.app import app
-from surgeon.probe.engine import ProbeResult
+from surgeon.probing.engine import ProbeResult
 
 MODEL = str(files("surgeon") / "demo" / "planted")
 FAST = ["--prompts", "task:cups", "--limit", "12", "--no-progress"]

@@ -19,7 +19,7 @@ from surgeon.report.card import card_metadata, is_as_written, render_card, run_f
 from surgeon.report.html import render_html
 from surgeon.report.markdown import render_markdown
 from surgeon.report.records import read_run
-from surgeon.verify import verify
+from surgeon.verification import verify
 
 pytestmark = pytest.mark.slow
 VOID = {"meta", "link", "br"}

@@ -8,10 +8,10 @@ import torch
 
 from surgeon.block import Block
 from surgeon.checkpoint.store import Checkpoint
-from surgeon.probe.jvp import sensitivities
-from surgeon.probe.passes import SecondPass, linear_cka
-from surgeon.probe.plans import run_candidates
-from surgeon.probe.subject import open_model
+from surgeon.probing.jvp import sensitivities
+from surgeon.probing.passes import SecondPass, linear_cka
+from surgeon.probing.plans import run_candidates
+from surgeon.probing.subject import open_model
 
 IDS = probe_models.ids((6, 1, 5, 4))
 BLOCKS = [Block(1, 3), Block(2, 3), Block(3, 6)]

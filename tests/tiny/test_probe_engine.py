@@ -7,11 +7,11 @@ import pytest
 
 from surgeon.block import all_blocks
 from surgeon.checkpoint.store import Checkpoint
-from surgeon.probe.engine import ProbeResult, probe
-from surgeon.probe.plans import compare_predictions, run_candidates
-from surgeon.probe.prompts import Prompts
-from surgeon.probe.subject import open_model
-from surgeon.probe.sweep import sweep
+from surgeon.probing.engine import ProbeResult, probe
+from surgeon.probing.plans import compare_predictions, run_candidates
+from surgeon.probing.prompts import Prompts
+from surgeon.probing.subject import open_model
+from surgeon.probing.sweep import sweep
 
 TEXTS, IDS = probe_models.prompts(), probe_models.ids()
 

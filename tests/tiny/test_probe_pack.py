@@ -6,9 +6,9 @@ import torch
 
 from surgeon.errors import UnsupportedModel, UsageError
 from surgeon.layerwise import LayerRunner
-from surgeon.probe.capture import capture, keeps_apart
-from surgeon.probe.pack import group, pack
-from surgeon.probe.tokens import encode
+from surgeon.probing.capture import capture, keeps_apart
+from surgeon.probing.pack import group, pack
+from surgeon.probing.tokens import encode
 
 IDS = [[5, 6, 7], [8], [9, 10, 11, 12], [13, 14]]
 

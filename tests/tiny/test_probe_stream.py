@@ -12,14 +12,14 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModelForImageTextToText
 
-import surgeon.probe.subject
+import surgeon.probing.subject
 from surgeon.checkpoint.store import Checkpoint
 from surgeon.errors import SurgeonError, UnsupportedModel
-from surgeon.probe.engine import probe
-from surgeon.probe.prompts import Prompts
-from surgeon.probe.skeleton import Skeleton
-from surgeon.probe.subject import open_model
-from surgeon.probe.sweep import sweep
+from surgeon.probing.engine import probe
+from surgeon.probing.prompts import Prompts
+from surgeon.probing.skeleton import Skeleton
+from surgeon.probing.subject import open_model
+from surgeon.probing.sweep import sweep
 
 IDS = probe_models.ids()
 PROMPTS = Prompts.of("test", "made up", probe_models.prompts())
@@ -75,7 +75,7 @@ def test_head_under_an_older_name(tmp_path):
 
 def test_rows_of_any_budget_give_the_same(llama, monkeypatch):
     whole, _ = means_of(llama)
-    monkeypatch.setattr(surgeon.probe.subject, "ROW_TOKENS", 10)
+    monkeypatch.setattr(surgeon.probing.subject, "ROW_TOKENS", 10)
     split, subject = means_of(llama)
     assert len(subject.batches) > 3
     np.testing.assert_allclose(split, whole, rtol=1e-5, atol=1e-6)

@@ -10,7 +10,7 @@ from surgeon.checkpoint.store import Checkpoint
 from surgeon.errors import UnsupportedModel
 from surgeon.models import load_model, plan_view
 from surgeon.plan import LayerPlan
-from surgeon.verify.structure import check_structure
+from surgeon.verification.structure import check_structure
 
 WIDE = {
     "vocab_size": 64, "hidden_size": 32, "intermediate_size": 64, "num_attention_heads": 4,

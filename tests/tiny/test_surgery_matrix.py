@@ -22,8 +22,8 @@ from surgeon.checkpoint.rewrite import duplicate
 from surgeon.checkpoint.store import Checkpoint
 from surgeon.errors import UnsupportedModel
 from surgeon.plan import LayerPlan
-from surgeon.verify.loading import logits_by_steps
-from surgeon.verify.structure import check_structure
+from surgeon.verification.loading import logits_by_steps
+from surgeon.verification.structure import check_structure
 
 TOLERANCE = 1e-5
 POSITION = ("layer_idx", "layer_id", "layer_number", "idx")

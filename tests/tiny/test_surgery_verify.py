@@ -15,8 +15,8 @@ from surgeon.checkpoint.rewrite import duplicate
 from surgeon.checkpoint.store import Checkpoint
 from surgeon.errors import SurgeonError
 from surgeon.plan import LayerPlan
-from surgeon.verify import Verification, verify
-from surgeon.verify.structure import check_structure
+from surgeon.verification import Verification, verify
+from surgeon.verification.structure import check_structure
 
 PLAN = LayerPlan.duplicate(8, Block(2, 5))
 SINGLE = "model.safetensors"

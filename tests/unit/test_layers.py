@@ -14,7 +14,7 @@ FLOORS = [
     "checkpoint stats paired recipe",
     "score tasks models",
     "layerwise",
-    "probe evals verify hub selection",
+    "probing evals verification hub selection",
     "outcome",
     "report runs",
     "pipeline release",

@@ -10,8 +10,8 @@ import sys
 import pytest
 
 from surgeon.errors import SurgeonError, UnknownName, UsageError
-from surgeon.probe import prompts as module
-from surgeon.probe.prompts import SETS, Prompts, load_prompts
+from surgeon.probing import prompts as module
+from surgeon.probing.prompts import SETS, Prompts, load_prompts
 from surgeon.tasks import TASKS
 from surgeon.tasks.documents import documents
 
@@ -85,7 +85,7 @@ def test_task_prompts_are_the_calibrate_split_without_answers(name):
 
 def test_loading_needs_no_torch_and_no_lm_eval():
     script = (
-        "import sys; from surgeon.probe.prompts import load_prompts; load_prompts('default')\n"
+        "import sys; from surgeon.probing.prompts import load_prompts; load_prompts('default')\n"
         "print({'torch', 'transformers', 'lm_eval', 'numpy'} & set(sys.modules))"
     )
     result = subprocess.run(

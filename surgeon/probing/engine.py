@@ -19,12 +19,12 @@ from surgeon.models import (
     load_tokenizer,
     stored_dtype,
 )
-from surgeon.probe.gather import PER_PROMPT, Measured, measure
-from surgeon.probe.prompts import Prompts
-from surgeon.probe.result import Chosen, ModelIdentity, ProbeResult, PromptsIdentity
-from surgeon.probe.subject import open_model
-from surgeon.probe.sweep import Report, sweep
-from surgeon.probe.tokens import MAX_TOKENS, encode
+from surgeon.probing.gather import PER_PROMPT, Measured, measure
+from surgeon.probing.prompts import Prompts
+from surgeon.probing.result import Chosen, ModelIdentity, ProbeResult, PromptsIdentity
+from surgeon.probing.subject import open_model
+from surgeon.probing.sweep import Report, sweep
+from surgeon.probing.tokens import MAX_TOKENS, encode
 from surgeon.score import CIRCUITPROBE, Scorer, get_scorer, rank
 from surgeon.score.base import candidate_blocks
 from surgeon.score.robustness import Robustness, robustness

@@ -16,8 +16,8 @@ from torch import Tensor
 
 from surgeon.block import Block
 from surgeon.layerwise import LayerRunner
-from surgeon.probe.capture import Captured
-from surgeon.probe.sweep import Layers, Report
+from surgeon.probing.capture import Captured
+from surgeon.probing.sweep import Layers, Report
 from surgeon.stats import PlanStats
 
 CHUNK_BYTES = 512 << 20

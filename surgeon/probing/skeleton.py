@@ -23,8 +23,8 @@ from transformers.initialization import no_init_weights
 
 from surgeon.checkpoint.store import Checkpoint
 from surgeon.models import DTYPES, auto_class, decoder_layers, load_config
-from surgeon.probe.stream import Slot, Streamed, fetch, own_tensor
-from surgeon.probe.weights import TORCH_DTYPES, WeightFiles
+from surgeon.probing.stream import Slot, Streamed, fetch, own_tensor
+from surgeon.probing.weights import TORCH_DTYPES, WeightFiles
 
 _OLD_BUFFERS = re.compile(r"\.(rotary_emb\.inv_freq|masked_bias|attn\.bias|attention\.bias)$")
 """Constants that old checkpoints store and current models compute."""

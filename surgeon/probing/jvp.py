@@ -14,8 +14,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from surgeon.block import Block
 from surgeon.errors import SurgeonError
 from surgeon.layerwise import Call, LayerRunner
-from surgeon.probe.capture import Captured
-from surgeon.probe.sweep import Layers, Report
+from surgeon.probing.capture import Captured
+from surgeon.probing.sweep import Layers, Report
 from surgeon.stats import BlockStats
 
 PROBES = 4

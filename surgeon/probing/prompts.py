@@ -158,7 +158,7 @@ def _drawn(parts: list[list[str]], limit: int, seed: int) -> list[list[str]]:
 
 def _bundled(name: str) -> tuple[str, list[str]]:
     """Origin and texts of a data file; its first line holds the origin."""
-    lines = (files("surgeon.probe") / "data" / f"{name}.jsonl").read_text("utf-8").splitlines()
+    lines = (files("surgeon.probing") / "data" / f"{name}.jsonl").read_text("utf-8").splitlines()
     origin: str = json.loads(lines[0])["origin"]
     return origin, [json.loads(line)["text"] for line in lines[1:]]
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from surgeon.layerwise import Call, LayerRunner
-from surgeon.probe.pack import Batch
+from surgeon.probing.pack import Batch
 
 
 @dataclass(frozen=True, eq=False)

@@ -14,8 +14,8 @@ from surgeon.checkpoint.manifest import Manifest, read_manifest
 from surgeon.checkpoint.store import Checkpoint
 from surgeon.errors import SurgeonError
 from surgeon.plan import LayerPlan
-from surgeon.verify.files import check_digests, check_files, check_tensors
-from surgeon.verify.result import Check, Verification
+from surgeon.verification.files import check_digests, check_files, check_tensors
+from surgeon.verification.result import Check, Verification
 
 
 @dataclass(frozen=True)
@@ -119,13 +119,13 @@ def _tensors(subject: Subject) -> str:
 
 def _structure(subject: Subject) -> str:
     base, plan = _with_base(subject)
-    from surgeon.verify.structure import check_structure
+    from surgeon.verification.structure import check_structure
 
     return check_structure(base.config, subject.checkpoint.config, plan)
 
 
 def _keys(subject: Subject) -> str:
-    from surgeon.verify.loading import check_keys
+    from surgeon.verification.loading import check_keys
 
     if subject.checkpoint.is_quantised:
         raise NotMeasured("loading a quantised model needs its kernels")
@@ -134,7 +134,7 @@ def _keys(subject: Subject) -> str:
 
 def _logits(subject: Subject) -> str:
     base, plan = _with_base(subject)
-    from surgeon.verify.loading import check_logits
+    from surgeon.verification.loading import check_logits
 
     if subject.checkpoint.is_quantised:
         raise NotMeasured("loading a quantised model needs its kernels")

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from surgeon.block import Block
-from surgeon.probe.capture import Captured
+from surgeon.probing.capture import Captured
 from surgeon.stats import BlockStats
 
 

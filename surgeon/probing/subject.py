@@ -8,12 +8,12 @@ import torch
 from surgeon.checkpoint.store import Checkpoint
 from surgeon.layerwise import LayerRunner
 from surgeon.models import decoder_layers, load_model
-from surgeon.probe.capture import Captured, capture, keeps_apart
-from surgeon.probe.pack import group, pack
-from surgeon.probe.skeleton import CannotStream, Skeleton
-from surgeon.probe.sweep import Layers, Loaded
+from surgeon.probing.capture import Captured, capture, keeps_apart
+from surgeon.probing.pack import group, pack
+from surgeon.probing.skeleton import CannotStream, Skeleton
+from surgeon.probing.sweep import Layers, Loaded
 
-ROW_TOKENS = 512
+ROW_TOKENS = 256
 """Tokens per packed row: enough to keep matrix products at full speed (256 is, on CPUs),
 few enough that the masked part of attention, which grows with its square, stays small."""
 

@@ -1,4 +1,4 @@
-"""`python -m surgeon.verify`: answer the question that `surgeon.checkpoint.gate` asks.
+"""`python -m surgeon.verification`: answer the question that `surgeon.checkpoint.gate` asks.
 
 Reads a JSON object from stdin and writes one to stdout, so that the process that copies bytes
 needs no torch.
@@ -17,7 +17,7 @@ def main() -> None:
     warnings.simplefilter("ignore")
     question = json.load(sys.stdin)
     plan = LayerPlan.parse(question["plan"], question["depth"])
-    from surgeon.verify.structure import check_structure
+    from surgeon.verification.structure import check_structure
 
     problem, found = None, None
     try:

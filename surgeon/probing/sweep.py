@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from surgeon.errors import SurgeonError
-from surgeon.probe.capture import Captured
+from surgeon.probing.capture import Captured
 from surgeon.stats import Floats, PromptMeans
 
 Report = Callable[[str, int, int], None]

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from surgeon.probe.weights import WeightFiles
+from surgeon.probing.weights import WeightFiles
 
 
 @dataclass(frozen=True)

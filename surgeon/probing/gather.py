@@ -7,12 +7,12 @@ import numpy as np
 
 from surgeon.block import Block
 from surgeon.errors import UsageError
-from surgeon.probe.jvp import sensitivities
-from surgeon.probe.passes import SecondPass
-from surgeon.probe.plans import compare_predictions, run_candidates
-from surgeon.probe.prompts import SETS, load_prompts
-from surgeon.probe.subject import Subject
-from surgeon.probe.sweep import Report
+from surgeon.probing.jvp import sensitivities
+from surgeon.probing.passes import SecondPass
+from surgeon.probing.plans import compare_predictions, run_candidates
+from surgeon.probing.prompts import SETS, load_prompts
+from surgeon.probing.subject import Subject
+from surgeon.probing.sweep import Report
 from surgeon.score import Evidence, Scorer
 from surgeon.stats import BlockStats, LayerStats, PlanStats, PromptMeans
 
