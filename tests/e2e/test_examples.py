@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 import yaml
-from finished_run import SETTINGS, finished_run
 from hub_server import TOKEN, serving
+from made_run import SETTINGS, made_run
 
 from surgeon.cli import check, duplicate, env, inspect, push, recipes, report, run, topics, verify
 
@@ -98,9 +98,9 @@ def examples():
 
 
 def test_every_example_of_the_help_runs(shell):
-    shutil.copytree(finished_run(), shell.folder / "runs/demo")
+    shutil.copytree(made_run(), shell.folder / "runs/demo")
     shutil.copytree(ROOT / "surgeon/demo/planted", shell.folder / "model")
-    shutil.copy(finished_run() / "check.json", shell.folder / "check.json")
+    shutil.copy(made_run() / "check.json", shell.folder / "check.json")
     with serving() as hub:
         for line in examples():
             if "gsm8k" in line:
@@ -108,7 +108,7 @@ def test_every_example_of_the_help_runs(shell):
             if "duplicate" in line or "--check check.json" in line:
                 shutil.rmtree(shell.folder / "upgraded", ignore_errors=True)
             if "--check check.json" in line:
-                shutil.copytree(finished_run() / "model", shell.folder / "upgraded")
+                shutil.copytree(made_run() / "model", shell.folder / "upgraded")
             small = "surgeon run demo" in line or "run my.yaml" in line
             done = shell(f"{line} {' '.join(map(repr, SMALL)) if small else ''}",
                          HF_ENDPOINT=hub.url)  # fmt: skip

@@ -7,8 +7,8 @@ import subprocess
 import sys
 
 import pytest
-from finished_run import finished_run
 from hub_server import TOKEN, Fault, serving
+from made_run import made_run
 
 pytestmark = pytest.mark.slow
 
@@ -43,7 +43,7 @@ def test_push_through_faults_says_url_and_commit_and_no_token(server):
         Fault("PUT", "/lfs/", "drop", after_bytes=1000),
         Fault("POST", "/commit/", "drop-after"),
     ]
-    folder = finished_run()
+    folder = made_run()
     done = push(server, folder, "someone/upgraded", "--private", "--json")
     assert done.returncode == 0, done.stderr
     made = json.loads(done.stdout)
@@ -63,7 +63,7 @@ def test_push_through_faults_says_url_and_commit_and_no_token(server):
 
 @pytest.mark.parametrize("verdict", ["worse", "undecided"])
 def test_a_bad_verdict_is_refused_unless_allowed(server, tmp_path, verdict):
-    folder = shutil.copytree(finished_run(), tmp_path / "run")
+    folder = shutil.copytree(made_run(), tmp_path / "run")
     changed_verdict(folder, verdict)
     done = push(server, folder / "model", "someone/upgraded")
     assert done.returncode == 3 and f"is {verdict}" in done.stderr
@@ -76,22 +76,22 @@ def test_a_bad_verdict_is_refused_unless_allowed(server, tmp_path, verdict):
 
 
 def test_a_checkpoint_outside_a_run_needs_its_check(server, tmp_path):
-    model = shutil.copytree(finished_run() / "model", tmp_path / "alone")
+    model = shutil.copytree(made_run() / "model", tmp_path / "alone")
     done = push(server, model, "someone/upgraded")
     assert done.returncode == 3 and "never checked" in done.stderr
     done = push(
-        server, model, "someone/upgraded", "--check", finished_run() / "check.json", "--dry-run"
+        server, model, "someone/upgraded", "--check", made_run() / "check.json", "--dry-run"
     )
     assert done.returncode == 0 and "improved" in done.stdout, done.stderr
     assert server.log == []
-    check = json.loads((finished_run() / "check.json").read_text()) | {"plan": ":3,2:"}
+    check = json.loads((made_run() / "check.json").read_text()) | {"plan": ":3,2:"}
     (tmp_path / "other.json").write_text(json.dumps(check))
     done = push(server, model, "someone/upgraded", "--check", tmp_path / "other.json")
     assert done.returncode == 2 and "the check is of plan" in done.stderr
 
 
 def test_a_changed_checkpoint_is_not_pushed(server, tmp_path):
-    folder = shutil.copytree(finished_run(), tmp_path / "run")
+    folder = shutil.copytree(made_run(), tmp_path / "run")
     weights = folder / "model/model.safetensors"
     data = bytearray(weights.read_bytes())
     data[-1] ^= 1
@@ -102,14 +102,14 @@ def test_a_changed_checkpoint_is_not_pushed(server, tmp_path):
 
 @pytest.mark.parametrize("token", ["", "hf_ExpiredToken00000000"])
 def test_exit_4_when_a_login_is_needed(server, token):
-    done = push(server, finished_run(), "someone/upgraded", "--json", token=token)
+    done = push(server, made_run(), "someone/upgraded", "--json", token=token)
     assert done.returncode == 4 and "hf auth login" in done.stderr
     assert json.loads(done.stdout)["exit_code"] == 4
     assert not token or token not in done.stdout + done.stderr
 
 
 def test_an_edited_card_goes_up_as_it_is(server, tmp_path):
-    folder = shutil.copytree(finished_run(), tmp_path / "run")
+    folder = shutil.copytree(made_run(), tmp_path / "run")
     card = folder / "model/README.md"
     card.write_text(card.read_text() + "\nMy own words.\n")
     (folder / "model/notes.txt").write_text("stays here")

@@ -7,8 +7,8 @@ import subprocess
 from html.parser import HTMLParser
 
 import pytest
-from finished_run import finished_run
 from huggingface_hub import ModelCard
+from made_run import made_run
 from typer.testing import CliRunner
 
 from surgeon.cli.app import app
@@ -66,7 +66,7 @@ def parsed(text):
 
 @pytest.fixture(scope="module")
 def records():
-    return read_run(finished_run())
+    return read_run(made_run())
 
 
 def test_the_run_wrote_all_three(records):
@@ -113,7 +113,7 @@ def test_flipped_documents_are_the_tasks_own(records):
 
 
 def test_hostile_names_are_text(tmp_path):
-    folder = shutil.copytree(finished_run(), tmp_path / "run")
+    folder = shutil.copytree(made_run(), tmp_path / "run")
     nasty = "<script>alert(1)</script>"
     data = json.loads((folder / "run.json").read_text())
     data["recipe"]["name"] = data["warnings"] = nasty
@@ -125,7 +125,7 @@ def test_hostile_names_are_text(tmp_path):
 
 
 def test_a_run_without_a_winner_has_a_report_and_no_card(tmp_path):
-    folder = shutil.copytree(finished_run(), tmp_path / "run")
+    folder = shutil.copytree(made_run(), tmp_path / "run")
     data = json.loads((folder / "run.json").read_text())
     data |= {"plan": None, "model": None, "conclusion": "no winner"}
     data["selection"] |= {"winner": None, "origin": None, "reason": "none gained enough"}
@@ -158,7 +158,7 @@ def test_the_card_has_metadata_that_reads_back(records):
     assert result.metric_args["n"] == verdict.n
     assert result.metric_args["interval"] == pytest.approx(list(verdict.interval), abs=1e-6)
     assert data.base_model is None, "the demo model is not on the Hub"
-    assert str(finished_run()) not in text, "no path of this disk"
+    assert str(made_run()) not in text, "no path of this disk"
     assert 'from_pretrained("someone/upgraded"' in text
     for each in records.outcome.selection.tried:
         assert f"| {each.block}" in text, "blocks that did not help are listed too"

@@ -15,7 +15,7 @@ SETTINGS = {
 
 
 @cache
-def finished_run() -> Path:
+def made_run() -> Path:
     from surgeon.hub import resolve
     from surgeon.pipeline import run
     from surgeon.recipe import load_recipe
