@@ -21,14 +21,14 @@ from surgeon.version import __version__
 TEMPLATES = Path(__file__).parent / "templates"
 
 STATISTICS = {
-    "representation_change": "how much a layer changes its input, relative to its length",
+    "representation_change": "length of the change a layer makes to its mean input",
     "self_similarity": "cosine of a layer's input and output",
     "norm_growth": "length of the output over that of the input",
     "attention_entropy": "spread of attention, in nats",
     "cross_example_variance": "spread of the output over prompts",
     "representation_rank": "effective rank of the outputs over prompts",
     "forward_similarity": "cosine of a layer's output and the next one's",
-    "forward_similarity_first": "the same, at the first token",
+    "forward_similarity_first": "the same, for the first prompt alone",
 }
 
 

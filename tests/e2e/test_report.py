@@ -12,13 +12,13 @@ from made_run import made_run
 from typer.testing import CliRunner
 
 from surgeon.cli.app import app
-from surgeon.cli.topics import TOPICS
 from surgeon.errors import UsageError
 from surgeon.report import svg
 from surgeon.report.card import card_metadata, is_as_written, render_card, run_facts
 from surgeon.report.html import render_html
 from surgeon.report.markdown import render_markdown
 from surgeon.report.records import read_run
+from surgeon.topics import TOPICS
 from surgeon.verification import verify
 
 pytestmark = pytest.mark.slow

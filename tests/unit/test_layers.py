@@ -10,12 +10,12 @@ import surgeon
 ROOT = Path(surgeon.__file__).parent
 
 FLOORS = [
-    "version errors record block plan fixed sequential",
+    "version errors record block plan fixed sequential topics",
     "checkpoint stats paired recipe",
     "score tasks models",
     "layerwise",
     "probing evals verification hub selection",
-    "outcome",
+    "outcome catalogue environment",
     "report runs",
     "pipeline release",
     "cli",

@@ -8,11 +8,11 @@ import yaml
 from typer.testing import CliRunner
 
 from surgeon import hub
+from surgeon.catalogue import recipe_schema
 from surgeon.cli.app import app
-from surgeon.cli.recipes import recipe_schema
-from surgeon.cli.topics import TOPICS
 from surgeon.errors import SurgeonError
 from surgeon.recipe import find_recipe, load_recipe, recipe_names
+from surgeon.topics import TOPICS
 
 FAMILIES = [
     "qwen2.5-0.5b", "qwen2.5-1.5b", "qwen2.5-3b", "qwen3-0.6b", "qwen3-1.7b",
