@@ -7,6 +7,8 @@
 >>> block = found.rankings[0].best.block
 >>> plan = surgeon.LayerPlan.duplicate(found.model.depth, block)
 >>> made = surgeon.duplicate(surgeon.Checkpoint.open(base.path), plan, Path("upgraded"))
+>>> surgeon.verify(Path("upgraded"), base=base.path).passed
+True
 >>> surgeon.check(base.path, Path("upgraded"), ["cups"], limit=200).verdict.verdict
 'improved'
 
