@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 from surgeon.errors import UsageError
 
@@ -42,6 +42,25 @@ class Block:
                 hint="write a block as START:STOP, for example 6:11 for layers 6..10",
             )
         return cls(int(found[1]), int(found[2]))
+
+    SCHEMA: ClassVar[str] = "surgeon.block/1"
+
+    def to_dict(self) -> dict[str, Any]:
+        """The JSON form of a block that stands alone; inside a record it is its text."""
+        return {"schema": self.SCHEMA, "block": str(self)}
+
+    @classmethod
+    def from_dict(cls, data: Any) -> Self:
+        """The block that `to_dict` came from.
+
+        Raises:
+            UsageError: another document, or not a block.
+        """
+        if not isinstance(data, dict) or set(data) != {"schema", "block"}:
+            raise UsageError(f"not a {cls.SCHEMA} document")
+        if data["schema"] != cls.SCHEMA:
+            raise UsageError(f"schema is `{data['schema']}`, expected `{cls.SCHEMA}`")
+        return cls.parse(str(data["block"]))
 
     def __str__(self) -> str:
         return f"{self.start}:{self.stop}"

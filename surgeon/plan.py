@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import reduce
 from itertools import pairwise
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 from surgeon.block import Block
 from surgeon.errors import UsageError
@@ -86,6 +86,27 @@ class LayerPlan:
                 )
             layers.extend(run)
         return cls(depth, tuple(layers))
+
+    SCHEMA: ClassVar[str] = "surgeon.plan/1"
+
+    def to_dict(self) -> dict[str, Any]:
+        """The JSON form of a plan that stands alone."""
+        return {"schema": self.SCHEMA, "depth": self.depth, "layers": str(self)}
+
+    @classmethod
+    def from_dict(cls, data: Any) -> Self:
+        """The plan that `to_dict` came from.
+
+        Raises:
+            UsageError: another document, or not a plan.
+        """
+        if not isinstance(data, dict) or set(data) != {"schema", "depth", "layers"}:
+            raise UsageError(f"not a {cls.SCHEMA} document")
+        if data["schema"] != cls.SCHEMA:
+            raise UsageError(f"schema is `{data['schema']}`, expected `{cls.SCHEMA}`")
+        if type(data["depth"]) is not int:
+            raise UsageError(f"depth is `{data['depth']}`, expected a number")
+        return cls.parse(str(data["layers"]), data["depth"])
 
     def __str__(self) -> str:
         return ",".join(self._slice(run) for run in self.runs())

@@ -197,6 +197,8 @@ def plan_from(result: Any, depth: int, times: int = 2) -> LayerPlan:
     """
     tag = result.get("schema") if isinstance(result, dict) else None
     try:
+        if tag == LayerPlan.SCHEMA:
+            return _for_depth(LayerPlan.from_dict(result), depth)
         if tag == Manifest.SCHEMA:
             return _for_depth(Manifest.from_dict(result).plan, depth)
         if tag == Selection.SCHEMA:
@@ -209,7 +211,7 @@ def plan_from(result: Any, depth: int, times: int = 2) -> LayerPlan:
         raise UsageError(f"the `{tag}` document is incomplete: {error!r}") from error
     raise UsageError(
         f"cannot take a block from a document with schema `{tag}`",
-        hint="give the JSON of surgeon probe or surgeon run, or a surgeon.json",
+        hint="give the JSON of surgeon probe or surgeon run, a plan, or a surgeon.json",
     )
 
 
