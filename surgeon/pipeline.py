@@ -182,7 +182,9 @@ class _Run:
 
     def _select(self, probed: ProbeResult) -> Selection:
         step = self.recipe.select
-        inputs = {**self._probe_inputs, "select": step.model_dump(mode="json")}
+        # Selected blocks carry verdicts, and those depend on the margin of the check.
+        margin = self.recipe.check.margin
+        inputs = {**self._probe_inputs, "select": step.model_dump(mode="json"), "margin": margin}
 
         def compute() -> Selection:
             if not isinstance(step.candidates, dict):
