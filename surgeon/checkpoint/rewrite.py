@@ -82,7 +82,7 @@ class _Job:
 def duplicate(
     source: Checkpoint,
     plan: LayerPlan,
-    out: Path,
+    out: Path | str,
     *,
     force: bool = False,
     dry_run: bool = False,
@@ -119,6 +119,7 @@ def duplicate(
     """
     if plan.depth != source.depth:
         raise UsageError(f"the plan is for {plan.depth} layers, the model has {source.depth}")
+    out = Path(out)
     warn = on_warning or (lambda text: None)
     for warning in refuse_large(source):
         warn(warning)

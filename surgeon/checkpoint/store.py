@@ -64,7 +64,7 @@ class Checkpoint:
     opened: Mapping[str, Stamp]
 
     @classmethod
-    def open(cls, path: Path) -> "Checkpoint":
+    def open(cls, path: Path | str) -> "Checkpoint":
         """Read and judge a model folder.
 
         Raises:

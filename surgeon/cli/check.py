@@ -10,7 +10,7 @@ from surgeon.cli.output import Output
 from surgeon.errors import RequirementNotMet, UsageError
 
 EPILOG = """\
-Examples:  surgeon check ./model ./upgraded --task deduction --require improved
+Examples:  surgeon check ./model ./upgraded --task deduction --limit 200 --require improved
   ·  surgeon check ./model ./upgraded --task gsm8k --limit 300 --margin 0.03 --rows rows.jsonl
 """
 

@@ -26,8 +26,8 @@ from surgeon.paired import Comparison, Plan
 
 
 def check(
-    base: Path,
-    candidate: Path,
+    base: Path | str,
+    candidate: Path | str,
     tasks: Sequence[str],
     *,
     split: str = "confirm",
@@ -95,6 +95,7 @@ def check(
             not finite, another tokenizer, duplicate documents, answers that flip by themselves.
     """
     started = time.monotonic()
+    base, candidate = Path(base), Path(candidate)
     # Settings are judged before anything is loaded.
     Comparison(alpha=alpha, margin=margin, candidates=candidates)
     loaded = load_tasks(tasks, split, include_path, offline, protocol)

@@ -43,7 +43,7 @@ def render_html(records: RunRecords) -> str:
     )
     # The style sheet is this package's own file, and the figures are built by `svg`, which
     # escapes what it is given; everything else is escaped by the template.
-    from markupsafe import Markup
+    from markupsafe import Markup  # jinja2 brings it
 
     context = {
         "css": Markup((TEMPLATES / "report.css").read_text(encoding="utf-8")),

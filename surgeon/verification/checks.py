@@ -36,7 +36,7 @@ class NotMeasured(SurgeonError):
 
 
 def verify(
-    folder: Path, *, base: Path | None = None, logits: bool = False, strict: bool = True
+    folder: Path | str, *, base: Path | str | None = None, logits: bool = False, strict: bool = True
 ) -> Verification:
     """Verify a checkpoint.
 
@@ -71,7 +71,7 @@ def verify(
     return found
 
 
-def _subject(folder: Path, base: Path | None) -> Subject:
+def _subject(folder: Path | str, base: Path | str | None) -> Subject:
     """Open both checkpoints and find the plan between them."""
     checkpoint, manifest = Checkpoint.open(Path(folder)), read_manifest(Path(folder))
     source = Checkpoint.open(Path(base)) if base else None
