@@ -150,18 +150,18 @@ def run_bare(folder: Path, dtype: str, ids: list[list[int]]) -> tuple[float, flo
     """The probe's packed rows through the layers of a model in memory; nothing measured."""
     import torch
 
-    from surgeon.models import decoder_layers, load_model
-    from surgeon.probing.capture import Runner, owner_of
+    from surgeon.layerwise import LayerRunner
+    from surgeon.models import load_model
     from surgeon.probing.subject import arrange
 
     model = load_model(folder, dtype=dtype)
-    path, stack = decoder_layers(model)
-    batches, _ = arrange(Runner(model, owner_of(model, path), list(stack)), ids, "cpu")
+    runner = LayerRunner(model)
+    batches, _ = arrange(runner, ids, "cpu")
     clock = Clock()
     with torch.no_grad():
         for item in batches:
             hidden = item.hidden
-            for layer, call in zip(stack, item.calls, strict=True):
+            for layer, call in zip(runner.layers, item.calls, strict=True):
                 hidden = call(layer, hidden)
     return clock.read()
 

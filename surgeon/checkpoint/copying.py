@@ -1,6 +1,7 @@
 """Move the bytes of one output file: cloned, copied by the kernel, or read, digested, written.
 
-Memory is constant. Digests are taken in a second thread while the first one reads and writes.
+Memory is constant. Digests are taken in threads of their own while the first one reads and
+writes.
 """
 
 import errno
@@ -31,49 +32,67 @@ class Digests:
     tensors: dict[str, str] = field(default_factory=dict)
 
 
-class _Digester:
-    """A thread that digests chunks in the order of the file, with a bounded queue."""
+class _Consumer:
+    """A thread that takes the chunks of a file in order from a bounded queue."""
 
-    def __init__(self, output: OutputFile, known: Mapping[str, str]) -> None:
-        self.found = Digests()
-        self._output, self._known = output, known
+    def __init__(self, work: Callable[[Iterator[bytes]], None]) -> None:
         self._chunks: queue.Queue[bytes | None] = queue.Queue(maxsize=4)
-        self._thread = threading.Thread(target=self._work, daemon=True)
+        self._thread = threading.Thread(target=work, args=(self._stream(),), daemon=True)
         self._thread.start()
+
+    def _stream(self) -> Iterator[bytes]:
+        while (chunk := self._chunks.get()) is not None:
+            yield chunk
 
     def add(self, chunk: bytes) -> None:
         self._chunks.put(chunk)
 
-    def finish(self) -> Digests:
+    def finish(self) -> None:
         self._chunks.put(None)
         self._thread.join()
-        return self.found
 
-    def _stream(self) -> Iterator[memoryview]:
-        while (chunk := self._chunks.get()) is not None:
-            yield memoryview(chunk)
 
-    def _work(self) -> None:
+class _Digester:
+    """Digests of a file and of its tensors, each in a thread: hashing is slower than copying."""
+
+    def __init__(self, output: OutputFile, known: Mapping[str, str]) -> None:
+        self._found = Digests()
+        self._output, self._known = output, known
+        self._consumers = (_Consumer(self._digest_file), _Consumer(self._digest_tensors))
+
+    def add(self, chunk: bytes) -> None:
+        for consumer in self._consumers:
+            consumer.add(chunk)
+
+    def finish(self) -> Digests:
+        for consumer in self._consumers:
+            consumer.finish()
+        return self._found
+
+    def _digest_file(self, stream: Iterator[bytes]) -> None:
         whole = hashlib.sha256(self._output.header)
-        stream, rest = self._stream(), memoryview(b"")
+        for chunk in stream:
+            whole.update(chunk)
+        self._found.file = whole.hexdigest()
+
+    def _digest_tensors(self, stream: Iterator[bytes]) -> None:
+        rest = memoryview(b"")
         for placed in self._output.placed:
             name, missing = placed.source.name, placed.entry.nbytes
-            fresh = name not in self._known and name not in self.found.tensors
+            fresh = name not in self._known and name not in self._found.tensors
             tensor = hashlib.sha256()
             while missing:
-                rest = rest or next(stream, memoryview(b""))
+                rest = rest or memoryview(next(stream, b""))
                 if not rest:
                     return  # the writer stopped early
                 part, rest = rest[:missing], rest[missing:]
                 missing -= len(part)
-                whole.update(part)
                 if fresh:
                     tensor.update(part)
             if fresh:
-                self.found.tensors[name] = tensor.hexdigest()
+                self._found.tensors[name] = tensor.hexdigest()
         for _ in stream:
             pass
-        self.found.file = whole.hexdigest()
 
 
 def write_output(
