@@ -66,7 +66,10 @@ def make(folder):
 
 
 def counted(model, tally):
-    """Count calls and tokens of every decoder layer."""
+    """Count calls and tokens of every decoder layer, by its attention.
+
+    Attention runs only when the layer does, not when a layer's arguments are recorded.
+    """
     from surgeon.models import decoder_layers
 
     def hook(module, args, kwargs):
@@ -75,7 +78,7 @@ def counted(model, tally):
         tally["tokens"] += hidden.shape[0] * hidden.shape[1]
 
     for layer in decoder_layers(model)[1]:
-        layer.register_forward_pre_hook(hook, with_kwargs=True)
+        layer.self_attn.register_forward_pre_hook(hook, with_kwargs=True)
     return model
 
 
