@@ -81,11 +81,14 @@ def test_rows_of_any_budget_give_the_same(llama, monkeypatch):
     np.testing.assert_allclose(split, whole, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("family", ["llama", "mistral", "gemma2", "gpt2", "opt", "mixtral"])
+@pytest.mark.parametrize("family", probe_models.FAMILIES)
 def test_bfloat16_agrees_with_one_prompt_at_a_time(tmp_path, family):
-    wide = {"n_embd": 256} if family == "gpt2" else {"hidden_size": 256}
+    named = ("hidden_size", "n_embd", "d_model")
+    wide = {name: 256 for name in named if name in probe_models.FAMILIES[family]}
     if family == "opt":
         wide["word_embed_proj_dim"] = 256
+    if family in ("stablelm", "olmoe"):  # their heads are always width / heads wide
+        wide["head_dim"] = 64
     model = probe_models.make_model(family, **wide)
     for name, weight in model.named_parameters():
         if weight.ndim >= 2 and "embed" not in name and "wte" not in name:
