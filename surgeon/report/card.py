@@ -20,6 +20,7 @@ from surgeon.checkpoint.store import Checkpoint
 from surgeon.errors import UsageError
 from surgeon.evals.result import CheckResult
 from surgeon.paired import Verdict
+from surgeon.report.markdown import verdict_rows
 from surgeon.report.records import RunRecords, layers_in_words, model_reference
 from surgeon.report.tables import verdict_line
 from surgeon.report.verdicts import STOPPED
@@ -257,12 +258,8 @@ def _evaluation(facts: CardFacts) -> str:
         "Base and this model answered the same documents; `won` and `lost` count the documents "
         "on which only one of them was right.",
         "",
-        "| task | verdict | n | base | this model | change | interval | won | lost |",
-        "|---|---|--:|--:|--:|--:|---|--:|--:|",
-        *(_row(each.task, each.verdict) for each in facts.check.tasks),
+        *verdict_rows(facts.check),
     ]
-    if len(facts.check.tasks) > 1:
-        lines.append(_row("**all**", facts.check.verdict))
     verdict = facts.check.verdict
     lines += [
         "",
@@ -274,15 +271,6 @@ def _evaluation(facts: CardFacts) -> str:
     ]
     notes = dict.fromkeys((*facts.check.notes, *verdict.notes))
     return "\n".join([*lines, *(f"- {note}" for note in notes)])
-
-
-def _row(name: str, verdict: Verdict) -> str:
-    low, high = verdict.interval
-    return (
-        f"| {name} | {verdict.verdict} | {verdict.n} | {verdict.base:.3f} | "
-        f"{verdict.candidate:.3f} | {verdict.difference:+.3f} | {low:+.3f} to {high:+.3f} | "
-        f"{verdict.wins} | {verdict.losses} |"
-    )
 
 
 def _choice(facts: CardFacts) -> str:

@@ -1,5 +1,6 @@
 """`report.md`: a run in a form that fits a pull request."""
 
+from surgeon.evals.result import CheckResult
 from surgeon.paired import Verdict
 from surgeon.report.html import reproduce
 from surgeon.report.records import RunRecords, layers_in_words, model_reference
@@ -33,16 +34,19 @@ def _head(records: RunRecords) -> str:
 def _confirmation(records: RunRecords) -> str:
     if records.check is None:
         return ""
-    rows = [(each.task, each.verdict) for each in records.check.tasks]
+    return "\n".join(verdict_rows(records.check))
+
+
+def verdict_rows(check: CheckResult) -> list[str]:
+    """A check as the lines of a Markdown table: each task, and all of them together."""
+    rows = [(each.task, each.verdict) for each in check.tasks]
     if len(rows) > 1:
-        rows.append(("**all**", records.check.verdict))
-    return "\n".join(
-        [
-            "| task | verdict | n | base | candidate | change | interval | won | lost |",
-            "|---|---|--:|--:|--:|--:|---|--:|--:|",
-            *(_row(name, verdict) for name, verdict in rows),
-        ]
-    )
+        rows.append(("**all**", check.verdict))
+    return [
+        "| task | verdict | n | base | candidate | change | interval | won | lost |",
+        "|---|---|--:|--:|--:|--:|---|--:|--:|",
+        *(_row(name, verdict) for name, verdict in rows),
+    ]
 
 
 def _row(name: str, verdict: Verdict) -> str:

@@ -293,7 +293,6 @@ def test_the_model_index_is_what_the_hub_reads(planted):
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not CONTROL.is_dir(), reason="the control model is not in this checkout")
 def test_the_control_is_never_improved(tmp_path):
     candidate = save_plan(CONTROL, PLAN, tmp_path / "control")
     found = [check(CONTROL, candidate, ["cups"], seed=seed, **CPU) for seed in range(20)]
