@@ -6,6 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import ClassVar
 
+from surgeon.calibration import LM_EVAL
 from surgeon.errors import OutputExists, RecipeError, UsageError
 from surgeon.probing.prompts import load_prompts
 from surgeon.recipe import Recipe, find_recipe, load_recipe, recipe_names
@@ -102,8 +103,9 @@ def check_names(recipe: Recipe, origin: str) -> None:
     lookups: list[Callable[[], object]] = [
         *(partial(get_scorer, scorer) for scorer in recipe.probe.scorers),
         *(partial(find_task, task) for task in tasks),
-        partial(load_prompts, recipe.probe.prompts, limit=recipe.probe.limit),
     ]
+    if not recipe.probe.prompts.startswith(LM_EVAL):  # its documents may have to be fetched
+        lookups.append(partial(load_prompts, recipe.probe.prompts, limit=recipe.probe.limit))
     problems = []
     for look in lookups:
         try:

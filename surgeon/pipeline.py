@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from surgeon.block import Block
+from surgeon.calibration import find_prompts
 from surgeon.checkpoint.guard import refuse_large
 from surgeon.checkpoint.inspect import Inspection, inspect
 from surgeon.checkpoint.manifest import Manifest, read_manifest
@@ -24,7 +25,6 @@ from surgeon.outcome import Conclusion, Outcome, StageSummary
 from surgeon.paired import Verdict
 from surgeon.plan import LayerPlan
 from surgeon.probing.engine import ProbeResult, probe
-from surgeon.probing.prompts import load_prompts
 from surgeon.recipe import Recipe
 from surgeon.record import Record
 from surgeon.report.records import ROWS_NAME
@@ -103,7 +103,7 @@ class _Run:
         self.recipe, self.source, self.keep = recipe, source, keep
         self.report, self.say = report, say
         self.checkpoint, self.warnings = judge_names(recipe, source)
-        self.prompts = load_prompts(
+        self.prompts = find_prompts(
             recipe.probe.prompts, limit=recipe.probe.limit, seed=recipe.seed
         )
         self.device = choose_device(recipe.device)

@@ -33,8 +33,11 @@ def probe(
         typer.Option(
             "--prompts",
             metavar="FILE|NAME",
-            help="Calibration prompts: a bundled set, task:NAME or a file; may be repeated.",
+            help="A bundled set, task:NAME, lm-eval:TASK or a file; may be repeated.",
         ),
+    ] = None,
+    include_path: Annotated[
+        Path | None, typer.Option("--include-path", help="A folder of lm-eval task YAML files.")
     ] = None,
     limit: Annotated[
         int | None, typer.Option("--limit", min=1, help="Use at most this many prompts.")
@@ -91,7 +94,7 @@ def probe(
     if plot:
         check_plot_path(plot)
     wanted = _sizes(sizes)
-    calibration = _prompts(prompts or ["default"], limit, seed)
+    calibration = _prompts(prompts or ["default"], limit, seed, include_path, offline)
     source = resolve(model, offline=offline)
     with out.working() as report:
         result = run_probe(
@@ -120,11 +123,17 @@ def probe(
     out.result(result, probe_table(result, top), str(first.block) if first else "")
 
 
-def _prompts(names: list[str], limit: int | None, seed: int) -> "Prompts":
+def _prompts(
+    names: list[str], limit: int | None, seed: int, include_path: Path | None, offline: bool
+) -> "Prompts":
     """One set, or several in a row; `limit` holds for each."""
-    from surgeon.probing.prompts import Prompts, load_prompts
+    from surgeon.calibration import find_prompts
+    from surgeon.probing.prompts import Prompts
 
-    parts = [load_prompts(name, limit=limit, seed=seed) for name in names]
+    parts = [
+        find_prompts(name, limit=limit, seed=seed, include_path=include_path, offline=offline)
+        for name in names
+    ]
     if len(parts) == 1:
         return parts[0]
     return Prompts.of(

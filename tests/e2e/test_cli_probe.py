@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from importlib.resources import files
+from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
@@ -160,3 +161,14 @@ def test_prompts_without_easy_ones_are_warned_about():
         MODEL, "--prompts", "task:cups", "--limit", "60", "--scorer", "consensus", "--no-progress"
     )
     assert task.exit_code == 0 and says not in task.stderr
+
+
+def test_prompts_from_the_documents_of_a_task():
+    tasks = Path(__file__).parents[1] / "tiny" / "tasks"
+    asked = ("demo:planted", "--prompts", "lm-eval:t_choice", "--include-path", tasks, "--offline")
+    done = surgeon(*map(str, asked), "--scorer", "anomaly", "--limit", "5", "--json")
+    assert done.exit_code == 0, done.output
+    found = json.loads(done.stdout)["prompts"]
+    assert (found["name"], found["count"]) == ("lm-eval:t_choice", 5)
+    done = surgeon("demo:planted", "--prompts", "lm-eval:nosuch", "--offline")
+    assert done.exit_code == 2 and "nosuch" in done.stderr

@@ -15,6 +15,7 @@ FLOORS = [
     "score tasks models",
     "layerwise",
     "probing evals verification hub selection",
+    "calibration",
     "outcome catalogue environment",
     "report runs",
     "pipeline release",
