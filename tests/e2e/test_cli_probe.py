@@ -10,6 +10,7 @@ from importlib.resources import files
 from pathlib import Path
 
 import pytest
+from small import hear_ctrl_c
 from typer.testing import CliRunner
 
 from surgeon.cli.app import app
@@ -141,6 +142,7 @@ def test_interrupt_ends_with_130_and_leaves_nothing(tmp_path):
     child = subprocess.Popen(
         command, cwd=tmp_path, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
         env={**os.environ, "TMPDIR": str(tmp_path), "OMP_NUM_THREADS": "1"},
+        preexec_fn=hear_ctrl_c,
     )  # fmt: skip
     assert child.stderr is not None
     for line in child.stderr:  # the first stage is over: the long one has begun

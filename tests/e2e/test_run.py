@@ -9,7 +9,7 @@ import time
 
 import jsonschema
 import pytest
-from small import SMALL
+from small import SMALL, hear_ctrl_c
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from surgeon.block import Block
@@ -111,7 +111,9 @@ def test_a_killed_run_goes_on_where_it_was(tmp_path, child, last):
 
 def test_ctrl_c_ends_with_130_and_can_be_resumed(tmp_path):
     command = [sys.executable, "-m", "surgeon", "run", "demo", "--out", str(tmp_path / "run")]
-    running = subprocess.Popen([*command, *SMALL], stderr=subprocess.PIPE, text=True)
+    running = subprocess.Popen(
+        [*command, *SMALL], stderr=subprocess.PIPE, text=True, preexec_fn=hear_ctrl_c
+    )
     for line in running.stderr:
         if line.startswith("inspect:"):
             break
