@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections import Counter
 from typing import Any
 
 from surgeon.errors import UnsafeCheckpoint
@@ -30,8 +31,7 @@ def parse_object(data: bytes, what: str, *, limit: int, infinity: bool = False) 
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         found = dict(pairs)
         if len(found) != len(pairs):
-            seen: set[str] = set()
-            twice = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
+            (twice, _), *_ = Counter(key for key, _ in pairs).most_common(1)
             raise UnsafeCheckpoint(f"{what} has the key {shown(twice)} twice")
         return found
 
