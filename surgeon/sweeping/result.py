@@ -60,13 +60,19 @@ class RaceSummary(Record):
 
 
 class BeamStep(Record):
-    """The best candidate of one width of composition, and what it gained over the last."""
+    """The best candidate with one more block, out of `measured` of them.
 
+    `gain` is over the step before, on the documents that chose it; `confirmed` is the same
+    comparison on held-out documents, of the first step with the base.
+    """
+
+    candidate: Candidate
     label: str
     plan: LayerPlan
     difference: Measured
     gain: Measured
     measured: int
+    confirmed: Verdict | None = None
 
 
 class Prediction(Record):
@@ -143,7 +149,6 @@ class SweepResult(Record):
     stopped: Literal["all documents", "settled", "time"]
     race: RaceSummary | None = None
     beam: tuple[BeamStep, ...] = ()
-    confirmed: Verdict | None = None
     predictions: tuple[Prediction, ...] = ()
     cost: SweepCost
     inputs: str
