@@ -87,6 +87,8 @@ class Race:
         self._share = np.log(share)
         self.live = list(range(count))
         self.dropped: list[str | None] = [None] * count
+        self._documents = 0
+        self._ahead, self._squares = np.zeros((count, count)), np.zeros((count, count))
         self._total = np.zeros(count)
         shape = (count, count, len(BETS))
         self._behind, self._close = np.zeros(shape), np.zeros(shape)  # [k, j]: of j over k
@@ -101,9 +103,13 @@ class Race:
         """
         live, m = np.array(self.live), self._margin
         self._total[live] += scores.sum(axis=1)
+        self._documents += len(base)
         pairs = np.ix_(live, live)
         for own, others in zip(base / self.scale, (scores / self.scale).T, strict=True):
-            ahead = np.clip(others[None, :] - others[:, None], -1, 1)[:, :, None]  # j over k
+            ahead = np.clip(others[None, :] - others[:, None], -1, 1)  # j over k
+            self._ahead[pairs] += ahead
+            self._squares[pairs] += ahead**2
+            ahead = ahead[:, :, None]
             self._behind[pairs] += np.log1p(BETS * ahead)
             self._close[pairs] += np.log1p(BETS * (ahead + m) / (1 - m))
             short = np.clip(own - others, -1, 1)[:, None]
@@ -111,17 +117,19 @@ class Race:
         self._drop()
 
     def _drop(self) -> None:
-        count = len(self.added)
-        evidence = _mixture(self._behind) + self._log_weights()
-        np.fill_diagonal(evidence, -np.inf)
-        behind = np.logaddexp.reduce(evidence, axis=1) if count > 1 else np.full(count, -np.inf)
-        futile = _mixture(self._futile)
+        behind, futile = self._evidence_behind(), _mixture(self._futile)
         for k in list(self.live):
             if futile[k] >= self._threshold:
                 self.dropped[k] = FUTILE
             elif behind[k] >= self._threshold:
                 self.dropped[k] = BEHIND
         self.live = [k for k in self.live if self.dropped[k] is None]
+
+    def _evidence_behind(self) -> Array:
+        """Log capital against "k is the best" (K,)."""
+        evidence = _mixture(self._behind) + self._log_weights()
+        np.fill_diagonal(evidence, -np.inf)
+        return np.asarray(np.logaddexp.reduce(evidence, axis=1))
 
     def _log_weights(self) -> Array:
         """Log weight of j among the others of k, at [k, j]."""
@@ -138,8 +146,36 @@ class Race:
             return None
         first = min(self.live, key=lambda k: (-self._total[k], self.added[k], k))
         others = [k for k in self.live if k != first]
-        close = _mixture(self._close)[:, first] + self._log_weights()[:, first]
-        return Leader(first, bool((close[others] >= self._threshold).all()))
+        return Leader(first, bool((self._evidence_close(first)[others] >= self._threshold).all()))
+
+    def _evidence_close(self, first: int) -> Array:
+        """Log capital against "k is better than the leader by the margin" (K,)."""
+        return np.asarray(_mixture(self._close)[:, first] + self._log_weights()[:, first])
+
+    def undecidable(self, left: int) -> bool:
+        """Whether `left` more documents would hardly change what is left.
+
+        The capital of the best bet u grows by about d^2 / (2 v) nats a document, where d is the
+        mean and v the mean square of the difference, and by log(1 + u d) at most. With d one standard error better than it
+        looks, no candidate would be dropped and the leader would not be settled. This decides
+        only when to stop; what is said then holds at any moment.
+        """
+        leader = self.leader()
+        others = [k for k in self.live if leader and k != leader.at]
+        if leader is None or not others:
+            return False
+        mean = self._ahead[others, leader.at] / self._documents
+        square = np.maximum(self._squares[others, leader.at], 1.0) / self._documents
+        error = np.sqrt(square / self._documents)
+
+        def reached(differences: Array, evidence: Array) -> NDArray[np.bool_]:
+            hoped = np.maximum(differences + error, 0)
+            growth = np.minimum(hoped**2 / (2 * square), np.log1p(BETS[-1] * hoped))
+            return np.asarray(evidence + left * growth >= self._threshold)
+
+        droppable = reached(mean, self._evidence_behind()[others])
+        settled = reached(mean + self._margin, self._evidence_close(leader.at)[others])
+        return not droppable.any() and not settled.all()
 
 
 def _mixture(logs: Array) -> Array:

@@ -48,7 +48,8 @@ class RaceSummary(Record):
 
     `spent` and `full` are evaluations of one candidate on one document, the base's
     included. `survivors` were never shown to be worse than another; `settled` says that the
-    winner is within `margin` of the best of all with the stated probability.
+    winner is within `margin` of the best of all with the stated probability. A race also stops
+    where the documents left would hardly tell the survivors apart (`undecidable`).
     """
 
     spent: int
@@ -146,7 +147,7 @@ class SweepResult(Record):
     effects: tuple[Effect, ...]
     winner: str | None
     reason: str
-    stopped: Literal["all documents", "settled", "time"]
+    stopped: Literal["all documents", "settled", "undecidable", "time"]
     race: RaceSummary | None = None
     beam: tuple[BeamStep, ...] = ()
     predictions: tuple[Prediction, ...] = ()

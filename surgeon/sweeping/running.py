@@ -18,7 +18,7 @@ from surgeon.sweeping.race import Race
 from surgeon.sweeping.result import BeamStep, Effect, RaceSummary
 
 Array = NDArray[np.float64]
-Stopped = Literal["all documents", "settled", "time"]
+Stopped = Literal["all documents", "settled", "undecidable", "time"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -144,7 +144,9 @@ class SweepRun:
         for chunk in chunks(self.stream):
             live = list(race.live)
             some = [family.candidates[at] for at in live]
-            done = self.measurements.finish(some, chunk, lambda done, total: done > 0 and self._late())
+            done = self.measurements.finish(
+                some, chunk, lambda done, total: done > 0 and self._late()
+            )
             part = chunk[:done]
             scores = self._take(family, live, part)
             race.add(self.measurements.scores(Candidate(), part), scores)
@@ -155,6 +157,10 @@ class SweepRun:
             leader = race.leader()
             if leader is None or (leader.settled and self._decided(leader.at)):
                 self.stopped = "settled"
+                break
+            left = len(self.stream) - self.documents
+            if left and race.undecidable(left) and self._decided(leader.at):
+                self.stopped = "undecidable"
                 break
             if len(part) < len(chunk):
                 self.stopped = "time"
