@@ -156,9 +156,9 @@ class Race:
         """Whether `left` more documents would hardly change what is left.
 
         The capital of the best bet u grows by about d^2 / (2 v) nats a document, where d is the
-        mean and v the mean square of the difference, and by log(1 + u d) at most. With d one standard error better than it
-        looks, no candidate would be dropped and the leader would not be settled. This decides
-        only when to stop; what is said then holds at any moment.
+        mean and v the mean square of the difference, and by log(1 + u d) at most. With d one
+        standard error better than it looks, no candidate would be dropped and the leader would
+        not be settled. This decides only when to stop; what is said then holds at any moment.
         """
         leader = self.leader()
         others = [k for k in self.live if leader and k != leader.at]
