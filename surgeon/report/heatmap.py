@@ -27,7 +27,9 @@ from surgeon.report.sweep_map import (
     marks,
     measured_line,
     percent,
+    short,
     signed,
+    spread,
     value_of,
 )
 from surgeon.sweeping.result import Effect, Prediction, SweepResult
@@ -119,12 +121,14 @@ def draw_map(axes: Any, block_map: BlockMap, predicted: Sequence[Mark], quantity
         _outline(axes, block, fill=False, hatch="/////", edgecolor=PALE, linewidth=0)
     for block, effect in block_map.effects.items():
         if effect.dropped and math.isfinite(effect.difference):
-            axes.plot(block.start + 0.32, block.stop + 0.32, "o", color=INK, markersize=2, zorder=4)
+            size = 2 if block_map.roomy else 1.3
+            at = block.start + 0.34, block.stop + 0.34
+            axes.plot(*at, "o", color=INK, markersize=size, mew=0, zorder=4)
     for mark in predicted:
         lift = 0.16 if block_map.roomy else 0
         axes.plot(
             mark.block.start - lift, mark.block.stop + lift, MARKER[mark.style],
-            color=INK, markeredgecolor="white", markersize=6.5, zorder=6,
+            color=INK, markeredgecolor="white", markersize=6.5 if block_map.roomy else 5, zorder=6,
         )  # fmt: skip
     if block_map.best:
         _outline(axes, block_map.best, fill=False, edgecolor="white", linewidth=4, zorder=5)
@@ -141,7 +145,7 @@ def _map_axes(axes: Any, block_map: BlockMap, quantity: Quantity) -> None:
     axes.set_yticks(range(stops.start, stops.stop, step))
     axes.set_xlabel("first layer", fontsize=9, color=MUTED)
     axes.set_ylabel("end of the block (layer after its last)", fontsize=9, color=MUTED)
-    title = f"{block_map.title}: {WORDS[quantity][0]}"
+    title = f"{block_map.title}\n{WORDS[quantity][0]}"
     axes.set_title(title, fontsize=9.5, loc="left", color=INK)
     _quiet(axes)
 
@@ -151,19 +155,20 @@ def _share_colours(
 ) -> None:
     """One symmetric colour scale for all maps of a quantity, so that they can be compared."""
     effects = [effect for each in maps for effect in each.effects.values()]
-    reach, beyond = colour_reach(effects, quantity)
+    reach = colour_reach(effects, quantity)
     for axes, block_map in zip(column, maps, strict=True):
         image = axes.images[0]
         image.set_clim(-reach, reach)
         if block_map.roomy:
             _numbers(axes, block_map, quantity, reach)
-    bar = figure.colorbar(
-        column[0].images[0], ax=list(column), extend="both" if beyond else "neither",
-        shrink=0.8, pad=0.02, aspect=30,
-    )  # fmt: skip
-    bar.set_label(f"orange: worse   {WORDS[quantity][1]}   blue: better", fontsize=8, color=MUTED)
-    bar.ax.tick_params(labelsize=8, colors=MUTED)
-    bar.outline.set_visible(False)
+        values = [value_of(effect, quantity) for effect in block_map.effects.values()]
+        beyond = any(v < -reach for v in values), any(v > reach for v in values)
+        extend = {(0, 0): "neither", (1, 0): "min", (0, 1): "max", (1, 1): "both"}[beyond]
+        bar = figure.colorbar(image, ax=axes, extend=extend, shrink=0.85, pad=0.02, aspect=25)
+        label = f"{WORDS[quantity][1]} (blue: better than the base, orange: worse)"
+        bar.set_label(label, fontsize=8, color=MUTED)
+        bar.ax.tick_params(labelsize=8, colors=MUTED)
+        bar.outline.set_visible(False)
 
 
 def _numbers(axes: Any, block_map: BlockMap, quantity: Quantity, reach: float) -> None:
@@ -181,17 +186,16 @@ def _legend_handles(maps: Sequence[BlockMap], predicted: Sequence[Mark]) -> list
     from matplotlib.lines import Line2D
     from matplotlib.patches import Patch
 
-    bests = [f"{m.best}" for m in maps if m.best]
-    handles: list[Any] = [
-        Patch(fill=False, edgecolor=INK, linewidth=2, label=f"best measured: {', '.join(bests)}")
-    ]
+    bests = ", ".join(dict.fromkeys(str(m.best) for m in maps if m.best))
+    label = f"best measured: {bests}" if len(maps) == 1 else f"best of each map: {bests}"
+    handles: list[Any] = [Patch(fill=False, edgecolor=INK, linewidth=2, label=label)]
     for mark in predicted:
         label = f"predicted {mark.block}: {_wrapped(mark.scorers)}"
         handles.append(
             Line2D([], [], marker=MARKER[mark.style], color=INK, linestyle="", label=_plain(label))
         )
     if any(effect.dropped for each in maps for effect in each.effects.values()):
-        label = "dropped by the race: fewer documents"
+        label = "dropped by the race: measured on fewer documents"
         handles.append(Line2D([], [], marker=".", color=INK, linestyle="", label=label))
     if any(each.gaps for each in maps):
         handles.append(
@@ -211,16 +215,10 @@ def pareto_figure(result: SweepResult) -> "Figure":
     figure = _matplotlib()(figsize=(8, 4.6), layout="constrained")
     axes = figure.subplots()
     effects = [effect for effect in result.effects if math.isfinite(effect.difference)]
-    best = front(result)
-    others = [effect for effect in effects if not effect.pareto]
-    floor = -1.1 * colour_reach(effects, "score")[0]
-    axes.axhline(0, color=INK, linewidth=0.8, zorder=1)
-    places = _spread(others)
-    if len(effects) <= FEW:
-        for x, effect in zip(places, others, strict=True):
-            axes.plot([x, x], effect.interval, color="#dddddd", linewidth=1, zorder=1)
-    heights = [max(effect.difference, floor) for effect in others]
-    axes.plot(places, heights, "o", color=PALE, markersize=4, zorder=2, label="other candidates")
+    best, others = front(result), [effect for effect in effects if not effect.pareto]
+    floor = -1.1 * colour_reach(effects, "score")
+    axes.axhline(0, color=INK, linewidth=0.8, zorder=1, label="base")
+    _pale(axes, others, floor, intervals=len(effects) <= FEW)
     axes.plot(
         [e.added for e in best], [e.difference for e in best], "-o", color=BETTER, linewidth=1.8,
         markersize=6, zorder=4, label=f"Pareto front, {percent(result.level)} intervals",
@@ -228,47 +226,41 @@ def pareto_figure(result: SweepResult) -> "Figure":
     for effect in best:
         axes.plot([effect.added] * 2, effect.interval, color=BETTER, linewidth=2.2, zorder=3)
         axes.annotate(
-            _plain(effect.label), (effect.added, effect.difference), xytext=(7, 5),
-            textcoords="offset points", fontsize=8, color=INK, zorder=7,
-            bbox={"boxstyle": "round,pad=0.15", "fc": "white", "ec": "none", "alpha": 0.8},
+            _plain(short(effect.label)), (effect.added, effect.difference), xytext=(7, -11),
+            textcoords="offset points", fontsize=8, color=INK, zorder=3.5,
+            bbox={"boxstyle": "round,pad=0.1", "fc": "white", "ec": "none", "alpha": 0.85},
         )  # fmt: skip
-    below = sum(effect.difference < floor for effect in others)
-    _pareto_axes(axes, effects, best, floor, below)
+    ends = [end for effect in best for end in effect.interval if math.isfinite(end)]
+    shown = [0.0, *ends, *(max(effect.difference, floor) for effect in effects)]
+    pad = 0.06 * (max(shown) - min(shown) or 1)
+    axes.set_ylim(min(shown) - pad, max(shown) + pad)
+    steps = sorted({effect.added for effect in effects})
+    axes.set_xticks(steps[:: math.ceil(len(steps) / 18)])
+    axes.margins(x=0.08)
+    axes.set_xlabel("added layers", fontsize=9, color=MUTED)
+    axes.set_ylabel(WORDS["score"][0], fontsize=9, color=MUTED)
+    axes.legend(fontsize=8, frameon=False, loc="best", labelcolor=INK)
+    _quiet(axes)
     title = f"{Path(result.model).name}: gain against added layers\n{measured_line(result)}"
     axes.set_title(_plain(title), fontsize=10, loc="left", color=INK)
     return figure
 
 
-def _pareto_axes(
-    axes: Any, effects: Sequence[Effect], best: Sequence[Effect], floor: float, below: int
-) -> None:
-    shown = [max(effect.difference, floor) for effect in effects]
-    ends = [e for effect in best for e in effect.interval if math.isfinite(e)] + [0.0, *shown]
-    low, high = min(ends), max(ends)
-    pad = 0.08 * (high - low or 1)
-    axes.set_ylim(low - pad, high + pad)
-    axes.set_xticks(sorted({effect.added for effect in effects})[:: max(1, len(effects) // 600)])
-    axes.margins(x=0.08)
-    axes.set_xlabel("added layers", fontsize=9, color=MUTED)
-    label = "difference in score"
-    if below:
-        label += f"\n({below} worse than {floor:+.3f} are drawn there)"
-    axes.set_ylabel(label, fontsize=9, color=MUTED)
-    axes.legend(fontsize=8, frameon=False, loc="best")
-    _quiet(axes)
-
-
-def _spread(effects: Sequence[Effect]) -> list[float]:
-    """Places of candidates with as many added layers side by side, around that number."""
-    groups: dict[int, list[int]] = {}
-    for at, effect in enumerate(effects):
-        groups.setdefault(effect.added, []).append(at)
-    places = [0.0] * len(effects)
-    for added, members in groups.items():
-        ordered = sorted(members, key=lambda at: str(effects[at].candidate))
-        for rank, at in enumerate(ordered):
-            places[at] = added + 0.6 * ((rank + 0.5) / len(ordered) - 0.5)
-    return places
+def _pale(axes: Any, effects: Sequence[Effect], floor: float, intervals: bool) -> None:
+    """Candidates off the front; those below the axis as arrows at its end."""
+    for style, below, label in (("o", False, "other candidates"), ("v", True, "")):
+        places = [
+            (x, effect)
+            for x, effect in zip(spread(effects), effects, strict=True)
+            if (effect.difference < floor) is below
+        ]
+        if not places:
+            continue
+        label = label or f"{len(places)} worse than {floor:+.2f}"
+        heights = [max(effect.difference, floor) for _, effect in places]
+        axes.plot([x for x, _ in places], heights, style, color=PALE, ms=4, zorder=2, label=label)
+        for x, effect in places if intervals and not below else []:
+            axes.plot([x, x], effect.interval, color="#dddddd", linewidth=1, zorder=1)
 
 
 def prediction_figure(result: SweepResult) -> "Figure":
@@ -294,14 +286,15 @@ def prediction_figure(result: SweepResult) -> "Figure":
     right.axvline(0, color=PALE, linewidth=0.8, zorder=0)
     level = percent(predictions[0].level)
     titles = (
-        f"Spearman correlation, {level} interval\n1: same order; orange: chance",
-        "first block within two layers of the best\nshare of redraws; x: not on these documents",
-        f"regret: score lost against the best, {level}\n0: the best block; orange: chance",
+        f"Spearman correlation, {level} interval\norange: a random order",
+        "first block within two layers of the best: share of\nredrawn documents; x: not on these",
+        f"regret: score lost against the best, {level} interval\norange: a random block",
     )
     for axes, title in zip((left, middle, right), titles, strict=True):
         axes.set_title(title, fontsize=9, loc="left", color=INK)
         axes.grid(axis="x", color="#eeeeee", linewidth=0.8)
         axes.set_axisbelow(True)
+        axes.locator_params(axis="x", nbins=6)
         _quiet(axes)
     best = predictions[0]
     title = (

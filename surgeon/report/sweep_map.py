@@ -6,7 +6,7 @@ several blocks have no place on it.
 """
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -20,7 +20,7 @@ BETTER, MIDDLE, WORSE = "#0a5a9c", "#f4f4f2", "#c2410c"
 
 WORDS: dict[Quantity, tuple[str, str]] = {
     "score": ("difference in score", "score"),
-    "gold": ("difference in log-likelihood of the right answer", "nats per document"),
+    "gold": ("difference in gold log-likelihood", "nats per document"),
 }
 """Each quantity's name and unit."""
 
@@ -114,24 +114,20 @@ def _block_map(
     return BlockMap(times=times, each=each, effects=effects, gaps=gaps, best=best)
 
 
-def colour_reach(effects: Iterable[Effect], quantity: Quantity) -> tuple[float, bool]:
-    """The difference that has the full colour, and whether some lie beyond it.
+def colour_reach(effects: Iterable[Effect], quantity: Quantity) -> float:
+    """The difference that has the full colour: positive, the same for gains and losses.
 
     A few ruined candidates would leave everything else without colour, so the scale ends
-    at three times the largest gain, or where three quarters of all differences lie within
-    it if that is further.
-
-    Returns:
-        A positive number, the same for gains and losses; 1 if nothing differs.
+    at twice the largest gain, or where three quarters of all differences lie within
+    it if that is further. 1 if nothing differs.
     """
-    values = [value_of(effect, quantity) for effect in effects]
-    sizes = sorted(abs(value) for value in values if math.isfinite(value))
+    every = [value_of(effect, quantity) for effect in effects]
+    values = [value for value in every if math.isfinite(value)]
+    sizes = sorted(abs(value) for value in values)
     if not sizes or not sizes[-1]:
-        return 1.0, False
-    gain = max(value for value in values if math.isfinite(value))
-    quarter = sizes[math.ceil(0.75 * len(sizes)) - 1]
-    reach = min(sizes[-1], max(3 * gain, quarter) or sizes[-1])
-    return reach, reach < sizes[-1]
+        return 1.0
+    quarters = sizes[math.ceil(0.75 * len(sizes)) - 1]
+    return min(sizes[-1], max(2 * max(values), quarters) or sizes[-1])
 
 
 def marks(result: SweepResult) -> list[Mark]:
@@ -149,6 +145,19 @@ def front(result: SweepResult) -> list[Effect]:
     """The Pareto front of gain against added layers, fewest layers first."""
     chosen = [e for e in result.effects if e.pareto and math.isfinite(e.difference)]
     return sorted(chosen, key=lambda effect: (effect.added, effect.difference))
+
+
+def spread(effects: Sequence[Effect]) -> list[float]:
+    """Places of candidates with as many added layers side by side, around that number."""
+    groups: dict[int, list[int]] = {}
+    for at, effect in enumerate(effects):
+        groups.setdefault(effect.added, []).append(at)
+    places = [0.0] * len(effects)
+    for added, members in groups.items():
+        ordered = sorted(members, key=lambda at: effects[at].candidate.moves[0].block)
+        for rank, at in enumerate(ordered):
+            places[at] = added + 0.6 * ((rank + 0.5) / len(ordered) - 0.5)
+    return places
 
 
 def has_front(result: SweepResult) -> bool:
@@ -172,11 +181,16 @@ def percent(level: float) -> str:
 
 def signed(value: float, digits: int = 3) -> str:
     """A difference with its sign; a dash where it was not measured."""
-    return f"{value:+.{digits}f}" if math.isfinite(value) else "–"
+    return f"{value:+.{digits}f}" if math.isfinite(value) else "-"
 
 
 def interval_text(interval: tuple[float, float], digits: int = 3) -> str:
     """`-0.010 to +0.050`; a dash where it was not measured."""
     if not any(math.isfinite(end) for end in interval):
-        return "–"
+        return "-"
     return f"{signed(interval[0], digits)} to {signed(interval[1], digits)}"
+
+
+def short(label: str, most: int = 48) -> str:
+    """A label that fits a figure."""
+    return label if len(label) <= most else f"{label[: most - 1]}…"

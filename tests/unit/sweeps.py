@@ -88,7 +88,14 @@ def predictions():
 
 
 def made(
-    depth=12, sizes=(3, 4, 5), times=(2,), each=False, race=True, predicted=True, extra=(), **changes
+    depth=12,
+    sizes=(3, 4, 5),
+    times=(2,),
+    each=False,
+    race=True,
+    predicted=True,
+    extra=(),
+    **changes,
 ):
     """A plausible sweep of a model with a planted block."""
     effects = [effect(c, depth, true_gain(c.moves[0])) for c in grid(depth, sizes, times, each)]
