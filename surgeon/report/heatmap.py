@@ -187,7 +187,7 @@ def _legend_handles(maps: Sequence[BlockMap], predicted: Sequence[Mark]) -> list
     from matplotlib.patches import Patch
 
     bests = ", ".join(dict.fromkeys(str(m.best) for m in maps if m.best))
-    label = f"best measured: {bests}" if len(maps) == 1 else f"best of each map: {bests}"
+    label = f"best of the map: {bests}" if len(maps) == 1 else f"best of each map: {bests}"
     handles: list[Any] = [Patch(fill=False, edgecolor=INK, linewidth=2, label=label)]
     for mark in predicted:
         label = f"predicted {mark.block}: {_wrapped(mark.scorers)}"

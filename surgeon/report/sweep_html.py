@@ -39,8 +39,8 @@ from surgeon.version import __version__
 TEMPLATES = Path(__file__).parent / "templates"
 
 DETAILS = (
-    "block", "added layers", "score", "difference in score", "interval",
-    "gold log-likelihood", "its interval", "documents", "won / lost", "put first by", "race",
+    "candidate", "layers", "score", "difference", "interval", "gold, nats", "gold interval",
+    "documents", "won / lost", "put first by", "race",
 )  # fmt: skip
 """What is said of the block that a reader points at."""
 
@@ -62,14 +62,14 @@ def render_sweep_html(result: SweepResult) -> str:
         (TEMPLATES / name).read_text(encoding="utf-8") for name in ("report.css", "sweep.css")
     ]
     details = [_details(effect, result.predictions) for effect in result.effects]
-    best = next((at for at, e in enumerate(result.effects) if e == result.best), 0)
+    best = next(at for at, e in enumerate(result.effects) if e.label == result.best.label)
     context = {
         "css": Markup("".join(styles)),
         "script": Markup(script),
         "script_digest": base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
         "data": embedded({"names": DETAILS, "rows": details, "first": best}),
         "version": __version__,
-        "detail": list(zip(DETAILS, details[best], strict=True)) if details else [],
+        "detail": list(zip(DETAILS, details[best], strict=True)),
         **_head(result),
         **_maps(result),
         **_effects(result),
@@ -152,7 +152,8 @@ def _maps(result: SweepResult) -> dict[str, Any]:
             "figures": [
                 {
                     "quantity": quantity,
-                    "caption": f"{WORDS[quantity][0]}, {WORDS[quantity][1]}",
+                    "caption": WORDS[quantity][0]
+                    + (", nats per document" if quantity == "gold" else ""),
                     "reach": f"{reach[quantity]:.2g}",
                     "svg": _drawn(each, quantity, reach[quantity], rows, predicted),
                 }
@@ -190,6 +191,7 @@ def _effects(result: SweepResult) -> dict[str, Any]:
     reach = colour_reach(result.effects, "score")
     ends = [abs(x) for e in result.effects[:BARS] for x in e.interval if math.isfinite(x)]
     span = min(max([0.02, *ends]), max(0.05, 2 * reach))
+    best = result.best.label
     rows = [
         {
             "row": at,
@@ -207,7 +209,7 @@ def _effects(result: SweepResult) -> dict[str, Any]:
             "interval": interval_text(effect.interval),
             "pareto": effect.pareto,
             "dropped": effect.dropped or "",
-            "chosen": effect == result.best,
+            "chosen": effect.label == best,
         }
         for at, effect in enumerate(result.effects)
     ]

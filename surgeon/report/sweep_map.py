@@ -107,7 +107,7 @@ def _block_map(
     sizes = range(1, result.depth + 1) if result.sizes is None else result.sizes
     asked = {b for b in all_blocks(result.depth, sizes) if not (each and len(b) == 1)}
     gaps = tuple(sorted((asked | set(effects)) - set(measured)))
-    own = [block for block, effect in measured.items() if effect == result.best]
+    own = [block for block, effect in measured.items() if effect.label == result.best.label]
     # A dropped candidate's number rests on fewer documents; it leads only if all were dropped.
     rest = sorted(measured, key=lambda b: (bool(effects[b].dropped), -effects[b].difference, b))
     best = next(iter(own + rest), None)

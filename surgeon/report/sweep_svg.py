@@ -23,7 +23,7 @@ from surgeon.report.sweep_map import (
 )
 from surgeon.sweeping.result import Effect
 
-SIDE, LEFT, TOP, BOTTOM, RIGHT = 20, 34, 6, 32, 6
+SIDE, LEFT, TOP, BOTTOM, RIGHT = 20, 36, 6, 38, 6
 STRONG = 0.55
 """From this share of the full colour on, text on it takes the colour of the page."""
 
@@ -63,6 +63,8 @@ class HeatMap:
     ) -> None:
         self.map, self.quantity, self.reach = block_map, quantity, reach
         self.rows, self.predicted = rows, predicted
+        # A map of many blocks is drawn smaller, so its axis needs larger letters.
+        self.letters = 8 if block_map.roomy else 13
         self.width = LEFT + SIDE * len(block_map.starts) + RIGHT
         self.height = TOP + SIDE * len(block_map.stops) + BOTTOM
 
@@ -71,7 +73,8 @@ class HeatMap:
         title = f"{self.map.title}: {WORDS[self.quantity][0]} by first layer and end of the block"
         head = (
             f'<svg class="heat" viewBox="0 0 {self.width} {self.height}" role="group" '
-            f'aria-label="{escape(title)}" style="--columns:{len(self.map.starts)}">'
+            f'aria-label="{escape(title)}" style="--columns:{len(self.map.starts)};'
+            f'--letters:{self.letters}px">'
         )
         drawn = [b for b, e in self.map.effects.items() if math.isfinite(self._value(e))]
         blank = sorted({*self.map.gaps, *self.map.effects} - set(drawn))
@@ -154,7 +157,7 @@ class HeatMap:
         base = TOP + SIDE * len(stops)
         parts = [
             f'<text class="mid" x="{self._corner(Block(at, stops.stop))[0] + SIDE / 2:g}" '
-            f'y="{base + 11}">{at}</text>'
+            f'y="{base + self.letters + 2}">{at}</text>'
             for at in starts[::step]
             if at < stops.stop
         ]
@@ -163,10 +166,12 @@ class HeatMap:
                 y = base - SIDE * (row + 0.5) + 3
                 parts.append(f'<text class="end" x="{LEFT - 4}" y="{y:g}">{stop}</text>')
         middle = LEFT + SIDE * len(starts) / 2
-        parts.append(f'<text class="mid" x="{middle:g}" y="{base + 25}">first layer</text>')
+        parts.append(
+            f'<text class="mid" x="{middle:g}" y="{base + 2 * self.letters + 7}">first layer</text>'
+        )
         half = TOP + SIDE * len(stops) / 2
         parts.append(
-            f'<text class="mid" x="9" y="{half:g}" transform="rotate(-90 9 {half:g})">'
+            f'<text class="mid" x="10" y="{half:g}" transform="rotate(-90 10 {half:g})">'
             "end of the block</text>"
         )
         return parts
