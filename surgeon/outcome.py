@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import ClassVar, Literal
 
+from surgeon.cost.result import Cost
 from surgeon.hub import Source, Uploaded
 from surgeon.paired import Verdict
 from surgeon.plan import LayerPlan
@@ -26,7 +27,8 @@ class Outcome(Record):
     """What a run came to.
 
     `conclusion` is the verdict on documents that chose nothing, or `no winner`; then `plan`
-    and `model` are None, and `verdict` is that of the best block on the `select` split.
+    and `model` are None, and `verdict` is that of the best block on the `select` split. `cost` is
+    None where it was not asked for, or no model was saved.
     """
 
     SCHEMA: ClassVar[str] = "surgeon.run/1"
@@ -41,6 +43,7 @@ class Outcome(Record):
     verdict: Verdict | None
     conclusion: Conclusion
     warnings: tuple[str, ...]
+    cost: Cost | None = None
 
     @property
     def seconds(self) -> float:
