@@ -27,7 +27,8 @@ class ModelCost(Record):
     Args:
         prefill: prompt tokens a second, until the first new token is there.
         decode: new tokens a second after the first, one at a time with the cache.
-        weights: bytes of parameters and buffers in memory, tied ones counted once.
+        weights: bytes of parameters and buffers, tied ones counted once. On a CPU they are
+            mapped from the files, and what is never touched is not in `peak`.
         peak: most bytes of memory while generating; `Cost.memory` says of what.
         idle: of these, the bytes before the model was loaded (0 on a GPU).
     """

@@ -14,7 +14,7 @@ def cost_line(cost: Cost) -> str:
     return (
         f"{cost.decode_ratio.median:.2f}x tokens/s in decoding "
         f"({_rate(cost.base.decode.median)} -> {_rate(cost.candidate.decode.median)}), "
-        f"{cost.prefill_ratio.median:.2f}x in prefill; {weights:.2f}x weights in memory"
+        f"{cost.prefill_ratio.median:.2f}x in prefill; {weights:.2f}x weights"
     )
 
 
@@ -28,7 +28,7 @@ def cost_rows(cost: Cost) -> list[tuple[str, str, str, str]]:
     base, candidate = cost.base, cost.candidate
     assert base and candidate and cost.prefill_ratio and cost.decode_ratio
     megabytes: list[tuple[str, Callable[[ModelCost], int]]] = [
-        ("weights in memory, MB", lambda model: model.weights),
+        ("weights as loaded, MB", lambda model: model.weights),
         ("peak memory, MB", lambda model: model.peak),
     ]
     if base.idle:

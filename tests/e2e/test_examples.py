@@ -18,6 +18,7 @@ from surgeon.cli import check, duplicate, env, inspect, push, recipes, report, r
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[2]
 SMALL = [part for key, value in SETTINGS.items() for part in ("--set", f"{key}={value}")]
+SMALL += ["--set", "cost.enabled=false"]
 
 
 @pytest.fixture

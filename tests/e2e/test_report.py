@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from surgeon.cli.app import app
 from surgeon.errors import UsageError
-from surgeon.report import svg
+from surgeon.report import svg, tables
 from surgeon.report.card import card_metadata, is_as_written, render_card, run_facts
 from surgeon.report.html import render_html
 from surgeon.report.markdown import render_markdown
@@ -100,6 +100,20 @@ def test_the_page_holds_the_numbers_of_the_records(records):
     assert all(f" {each.block} " in f" {said} " for each in selection.tried)
     assert f"Only the candidate was right: {check.verdict.wins}" in said
     assert f"Only the base was right: {check.verdict.losses}" in said
+
+
+def test_the_measured_cost_is_on_the_page_the_summary_and_the_card(records):
+    cost = records.outcome.cost
+    ratio = f"{cost.decode_ratio.median:.2f}x"
+    page = " ".join(parsed(render_html(records)).text)
+    for text in (page, render_markdown(records), render_card(run_facts(records))):
+        for part in (ratio, "decode, tokens/s", "prefill, tokens/s", "peak memory, MB",
+                     "weights as loaded, MB", f"{cost.candidate.peak / 1e6:,.1f}",
+                     "2 turns of each", cost.machine):  # fmt: skip
+            assert part in text, part
+    growth = len(records.outcome.plan) / records.outcome.plan.depth - 1
+    assert f"{growth:+.0%} layers: {ratio} the base's tokens" in render_card(run_facts(records))
+    assert ratio in tables.stage_line(records.outcome.stages[-1])
 
 
 def test_flipped_documents_are_the_tasks_own(records):

@@ -14,7 +14,7 @@ GROUPED = {**SHAPE, "num_key_value_heads": 2}
 
 KINDS = {
     "qwen2.5": ("qwen2", {**GROUPED, "tie_word_embeddings": True}, "Qwen2Tokenizer"),
-    "qwen3": ("qwen3", {**GROUPED, "head_dim": 8}, "Qwen2Tokenizer"),
+    "qwen3": ("qwen3", {**GROUPED, "head_dim": 8, "tie_word_embeddings": True}, "Qwen2Tokenizer"),
     "tinyllama": ("llama", GROUPED, "LlamaTokenizer"),
     "smollm2": ("llama", {**GROUPED, "tie_word_embeddings": True}, "GPT2Tokenizer"),
     "llama-3.2": ("llama", {**GROUPED, "tie_word_embeddings": True}, "PreTrainedTokenizerFast"),
