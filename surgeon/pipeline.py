@@ -65,6 +65,15 @@ def run(
         report: progress callback within a stage.
         say: called with each stage's summary when it is done.
 
+    Example:
+        >>> import surgeon
+        >>> from pathlib import Path
+        >>> quickly = {"select.refine": "false", "cost.enabled": "false"}
+        >>> recipe = surgeon.load_recipe("demo", quickly)
+        >>> outcome = surgeon.run(recipe, surgeon.resolve(recipe.model), Path("runs/mine"))
+        >>> outcome.conclusion, outcome.model.name
+        ('improved', 'model')
+
     Raises:
         Refused: a guard said no; nothing was written.
         SurgeonError: a stage failed; finished stages are kept.

@@ -86,7 +86,14 @@ class CostStep(Record):
 
 
 class Recipe(Record):
-    """One whole run: model, probe, select, check, cost."""
+    """One whole run: model, probe, select, check, cost.
+
+    Example:
+        >>> import surgeon
+        >>> recipe = surgeon.Recipe(model="demo:planted")
+        >>> recipe.check.tasks, recipe.check.documents
+        (('deduction',), 1000)
+    """
 
     SCHEMA = "surgeon.recipe/1"
 
@@ -138,6 +145,12 @@ def load_recipe(name: str, settings: dict[str, str] | None = None) -> Recipe:
     Args:
         name: a file or a shipped recipe's name.
         settings: overrides by dotted key, values as YAML text: `{"check.documents": "500"}`.
+
+    Example:
+        >>> import surgeon
+        >>> recipe = surgeon.load_recipe("demo", {"check.documents": "500"})
+        >>> recipe.model, recipe.check.documents
+        ('demo:planted', 500)
 
     Raises:
         RecipeError: not YAML, unknown keys or wrong values; all problems in one message.

@@ -47,17 +47,6 @@ def shell(tmp_path):
     return call
 
 
-def test_the_examples_of_the_library_are_true(shell):
-    program = (
-        "import doctest, surgeon, surgeon.release\n"
-        "found = doctest.testmod(surgeon)\n"
-        "doctest.run_docstring_examples(surgeon.release.push, {}, name='push')\n"
-        "assert found.attempted > 10 and not found.failed"
-    )
-    done = shell(f'"{sys.executable}" -c "{program}"')
-    assert done.returncode == 0 and "Failed" not in done.stdout, done.stdout + done.stderr
-
-
 def test_the_pipeline_script_pushes_what_improved(shell):
     script = ROOT / "recipes/pipeline.sh"
     with serving() as hub:
