@@ -18,6 +18,7 @@ from surgeon.cli import (
     recipes,
     report,
     run,
+    sweep,
     topics,
     verify,
 )
@@ -70,7 +71,7 @@ def common(
 
 
 COMMANDS = (
-    run, probe, duplicate, check, inspect, verify, report, push, recipes, env, topics,
+    run, probe, sweep, duplicate, check, inspect, verify, report, push, recipes, env, topics,
 )  # fmt: skip
 
 for module in COMMANDS:

@@ -7,7 +7,6 @@ import typer
 
 from surgeon.cli import complete, options
 from surgeon.cli.output import Output
-from surgeon.errors import UsageError
 
 if TYPE_CHECKING:
     from surgeon.probing.prompts import Prompts
@@ -48,9 +47,7 @@ def probe(
     limit: Annotated[
         int | None, typer.Option("--limit", min=1, help="Use at most this many prompts.")
     ] = None,
-    sizes: Annotated[
-        str, typer.Option("--sizes", metavar="A:B", help="Block sizes, half-open like a block.")
-    ] = "3:6",
+    sizes: options.Sizes = "3:6",
     top: Annotated[int, typer.Option("--top", min=1, help="Blocks shown per scorer.")] = 3,
     compat: Annotated[
         str | None,
@@ -104,7 +101,7 @@ def probe(
     check_compat(compat)
     if plot:
         check_plot_path(plot)
-    wanted = _sizes(sizes)
+    wanted = options.size_range(sizes)
     calibration = _prompts(prompts or ["default"], limit, seed, include_path, offline)
     source = resolve(model, offline=offline)
     with out.working() as report:
@@ -152,17 +149,3 @@ def _prompts(
         "; ".join(part.origin for part in parts),
         [text for part in parts for text in part.texts],
     )
-
-
-def _sizes(text: str) -> tuple[int, ...]:
-    """`3:6` is sizes 3, 4, 5; `4` is size 4."""
-    from surgeon.block import Block
-
-    if text.isdigit() and int(text) > 0:
-        return (int(text),)
-    try:
-        return tuple(size for size in Block.parse(text).layers if size > 0)
-    except UsageError as error:
-        raise UsageError(
-            f"--sizes `{text}` is not a range", hint="3:6 means sizes 3, 4 and 5"
-        ) from error

@@ -15,7 +15,7 @@ FLOORS = [
     "score tasks models",
     "layerwise",
     "probing evals verification hub selection cost",
-    "calibration",
+    "calibration sweeping",
     "outcome catalogue environment",
     "report runs",
     "pipeline release",
