@@ -1,13 +1,18 @@
 """The report, the summary and the card of a finished run."""
 
 import json
+import math
 import re
 import shutil
 import subprocess
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import pytest
-from huggingface_hub import ModelCard
+import yaml
+from huggingface_hub import ModelCard, ModelCardData
+from huggingface_hub.repocard_data import eval_results_to_model_index, model_index_to_eval_results
+from huggingface_hub.utils import validate_repo_id
 from made_run import made_run
 from typer.testing import CliRunner
 
@@ -192,6 +197,49 @@ def test_the_card_names_a_hub_base_once_and_carries_its_licence(records):
     assert data["license"] == "apache-2.0" and data["language"] == ["en"]
     assert "chat" not in data["tags"]
     assert "surgeon duplicate Qwen/Qwen2.5-0.5B@abc rebuilt --layers" in render_card(facts)
+
+
+RELATIONS = {"adapter", "finetune", "merge", "quantized"}
+"""What the Hub knows as `base_model_relation`."""
+
+
+@pytest.mark.parametrize(
+    "carried",
+    [
+        {},
+        {"license": "apache-2.0", "language": ["en"], "pipeline_tag": "text-generation"},
+        {"license": "other", "license_name": "own", "license_link": "https://x/LICENSE"},
+        {"license": "llama3.2", "language": ["en", "de"], "extra_gated_prompt": "terms"},
+    ],
+    ids=lambda carried: carried.get("license", "none"),
+)
+def test_the_metadata_survives_the_hub_library(records, carried):
+    """Card text -> the library's objects -> YAML -> the same; and results as `model-index`.
+
+    The Hub's own validator answers over the network; this is what can be asked without it.
+    """
+    facts = replace(run_facts(records), base="Qwen/Qwen2.5-0.5B@abc", source_metadata=carried)
+    text = render_card(facts, "me/upgraded")
+    raw = yaml.safe_load(text.split("---")[1])
+    card = ModelCard(text)
+    assert card.data.to_dict() == ModelCardData(**ModelCard(text).data.__dict__).to_dict() == raw
+    assert yaml.safe_load(card.data.to_yaml()) == raw
+    for key in ("license", "license_name", "license_link", "language"):
+        assert raw.get(key) == carried.get(key), key
+    assert raw["base_model_relation"] in RELATIONS and "extra_gated_prompt" not in raw
+    validate_repo_id(raw["base_model"])
+    name, results = model_index_to_eval_results(raw["model-index"])
+    assert name == raw["model-index"][0]["name"] == "upgraded" and results == card.data.eval_results
+    assert eval_results_to_model_index(name, results) == raw["model-index"]
+    for each in results:
+        assert math.isfinite(each.metric_value) and each.task_type == raw["pipeline_tag"]
+        assert each.dataset_type and each.dataset_name and each.metric_type
+
+
+def test_a_base_that_is_no_repository_is_not_named_as_one(records):
+    for base in ("demo:planted", "./folder", "/models/x", "folder"):
+        raw = card_metadata(replace(run_facts(records), base=base), "x").to_dict()
+        assert "base_model" not in raw and "base_model_relation" not in raw, base
 
 
 def test_the_card_does_not_break_verification(records):
