@@ -14,7 +14,7 @@ FLOORS = [
     "checkpoint stats paired recipe",
     "score tasks models",
     "layerwise",
-    "probing evals verification hub selection",
+    "probing evals verification hub selection cost",
     "calibration sweeping",
     "outcome catalogue environment",
     "report runs",
