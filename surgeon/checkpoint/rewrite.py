@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from surgeon.checkpoint import ancillary, copying, disk
+from surgeon.checkpoint import ancillary, copying, digest, disk
 from surgeon.checkpoint.config import rewrite_config
 from surgeon.checkpoint.copying import Link, OnBytes
 from surgeon.checkpoint.gate import Gate, Verifier
@@ -71,12 +71,13 @@ class _Job:
     @property
     def key(self) -> str:
         """Digest of the inputs and the layout; equal for runs that write the same."""
-        digest = hashlib.sha256(str((self.plan.depth, self.plan.layers)).encode())
-        digest.update(json.dumps(self.source.stamps(), sort_keys=True).encode())
-        digest.update(self.small["config.json"])
+        inputs = hashlib.sha256(str((self.plan.depth, self.plan.layers)).encode())
+        inputs.update(digest.ALGORITHM.encode())
+        inputs.update(json.dumps(self.source.stamps(), sort_keys=True).encode())
+        inputs.update(self.small["config.json"])
         for output in self.outputs:
-            digest.update(output.name.encode() + output.header)
-        return digest.hexdigest()
+            inputs.update(output.name.encode() + output.header)
+        return inputs.hexdigest()
 
 
 def duplicate(
@@ -87,7 +88,6 @@ def duplicate(
     force: bool = False,
     dry_run: bool = False,
     link: Link = "auto",
-    digest: bool = True,
     verifier: Verifier | None = None,
     on_warning: Callable[[str], None] | None = None,
     on_bytes: OnBytes | None = None,
@@ -103,7 +103,6 @@ def duplicate(
         link: `auto` clones blocks where the filesystem can and copies otherwise; `reflink`
             insists on cloning; `copy` never clones; `hard` links files that stay identical
             (a later change in place would change the source too).
-        digest: take sha256 of files and tensors on the way; cloned bytes are never read.
         verifier: structural verifier to call in this process; None starts a child process,
             so that this one needs no torch.
         on_warning: receives warnings.
@@ -133,7 +132,7 @@ def duplicate(
             gate = Gate(source.config, job.config, plan, verifier)
             if dry_run:
                 return _manifest(job, out, {}, [gate.wait()])
-            return _write(job, out, link, digest, gate, on_bytes or _nothing)
+            return _write(job, out, link, gate, on_bytes or _nothing)
     finally:
         if gate:
             gate.close()
@@ -201,9 +200,7 @@ def _require_space(job: _Job, out: Path) -> None:
         )
 
 
-def _write(
-    job: _Job, out: Path, link: Link, digest: bool, gate: Gate, on_bytes: OnBytes
-) -> Manifest:
+def _write(job: _Job, out: Path, link: Link, gate: Gate, on_bytes: OnBytes) -> Manifest:
     """Fill the hidden folder, wait for the verifier, publish."""
 
     def step(done: int) -> None:
@@ -223,7 +220,7 @@ def _write(
             job = _prepare(job.source, job.plan, clone=True)
         else:
             _require_space(job, out)
-        facts = _write_weights(job, stage, sources, link, clone, digest, step)
+        facts = _write_weights(job, stage, sources, link, clone, step)
         _write_small(job, stage)
         checks = [gate.wait(), _check_result(job, stage.path)]
         _require_unchanged(job.source)
@@ -252,7 +249,6 @@ def _write_weights(
     sources: Mapping[str, int],
     link: Link,
     clone: bool,
-    digest: bool,
     step: OnBytes,
 ) -> dict[str, dict[str, Any]]:
     """Every safetensors file; files that an earlier run finished are taken as they are."""
@@ -268,9 +264,9 @@ def _write_weights(
                 written = copying.Digests()
             else:
                 written = copying.write_output(
-                    output, target, sources, clone=clone, digest=digest, known=known, on_bytes=step
+                    output, target, sources, clone=clone, known=known, on_bytes=step
                 )
-            found = {"sha256": written.file, "tensors": written.tensors}
+            found = {"digest": written.file, "tensors": written.tensors}
             stage.record(output.name, found)
         facts[output.name] = found
         known.update(found["tensors"])
@@ -339,14 +335,16 @@ def _manifest(
     root_plan = (earlier.root_plan or earlier.plan).then(job.plan) if earlier else None
     name = f"{origin.id}@{origin.revision}" if origin.revision else origin.id
     files = [
-        File(name=output.name, size=output.size, sha256=facts.get(output.name, {}).get("sha256"))
+        File(name=output.name, size=output.size, digest=facts.get(output.name, {}).get("digest"))
         for output in job.outputs
     ]
     for small, data in job.small.items():
-        files.append(File(name=small, size=len(data), sha256=hashlib.sha256(data).hexdigest()))
+        files.append(File(name=small, size=len(data), digest=digest.of_bytes(data)))
     for carried in job.others.carried:
         if carried not in job.small:
-            files.append(_described(job.source.path / carried))
+            path = job.source.path / carried
+            size = path.stat().st_size
+            files.append(File(name=carried, size=size, digest=digest.of_range(path)))
     tensors = {key: value for fact in facts.values() for key, value in fact["tensors"].items()}
     return Manifest(
         source=own,
@@ -362,11 +360,3 @@ def _manifest(
         rebuild=f"surgeon duplicate {name} {out.name} --layers '{job.plan}'",
         versions=versions(),
     )
-
-
-def _described(path: Path) -> File:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(disk.BUFFER):
-            digest.update(chunk)
-    return File(name=path.name, size=path.stat().st_size, sha256=digest.hexdigest())
