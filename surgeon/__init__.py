@@ -54,7 +54,7 @@ if TYPE_CHECKING:
     from surgeon.score.base import Ranking as Ranking
     from surgeon.selection import Selection as Selection
     from surgeon.stats import LayerStats as LayerStats
-    from surgeon.verification import verify as verify
+    from surgeon.verification.checks import verify as verify
 
 _HOMES = {
     "Block": "block",
@@ -81,7 +81,7 @@ _HOMES = {
     "push": "release",
     "resolve": "hub",
     "run": "pipeline",
-    "verify": "verification",
+    "verify": "verification.checks",
 }
 
 __all__ = ["__version__", *sorted(_HOMES)]

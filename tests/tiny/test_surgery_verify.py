@@ -17,7 +17,8 @@ from surgeon.checkpoint.rewrite import duplicate
 from surgeon.checkpoint.store import Checkpoint
 from surgeon.errors import SurgeonError
 from surgeon.plan import LayerPlan
-from surgeon.verification import Verification, verify
+from surgeon.verification.checks import verify
+from surgeon.verification.result import Verification
 from surgeon.verification.structure import check_structure
 
 PLAN = LayerPlan.duplicate(8, Block(2, 5))
