@@ -17,7 +17,7 @@ _AT_FDCWD = -100
 _RENAME_EXCHANGE = 2
 _RWF_DONTCACHE = 0x80
 BLOCK = 4096  # bytes; cloned ranges and direct writes are multiples of it
-BUFFER = 4 << 20  # bytes read and written at once; a multiple of BLOCK
+BUFFER = 8 << 20  # bytes read and written at once; a multiple of BLOCK
 
 
 def create(path: Path) -> int:

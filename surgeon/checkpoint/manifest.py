@@ -57,6 +57,7 @@ class Manifest(Record):
     Args:
         source: what it was made from.
         plan: which source layer runs at each position.
+        mtp_dropped: whether multi-token-prediction tensors were left behind, here or earlier.
         root: where the source was itself made by this tool, the model at the beginning.
         root_plan: the plan from that model to this one.
         edits: what changed in config.json.
@@ -73,6 +74,7 @@ class Manifest(Record):
 
     source: Source
     plan: LayerPlan
+    mtp_dropped: bool = False
     root: Source | None = None
     root_plan: LayerPlan | None = None
     edits: list[Edit]

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from surgeon.checkpoint import ancillary, copying, digest, disk
-from surgeon.checkpoint.config import rewrite_config
+from surgeon.checkpoint.config import rewrite_config, spelled_out
 from surgeon.checkpoint.copying import Link, OnBytes
 from surgeon.checkpoint.gate import Gate, Verifier
 from surgeon.checkpoint.guard import refuse_large
@@ -49,9 +49,20 @@ def _nothing(done: int) -> None:
 
 @dataclass(frozen=True)
 class _Job:
-    """What is to be written, known completely before anything is."""
+    """What is to be written, known completely before anything is.
+
+    Args:
+        source: what is copied from; without its prediction tensors where these are dropped.
+        given: config.json of the source as it is in the file.
+        plan: which source layer runs at each position.
+        config: of the result.
+        outputs: weight files.
+        small: other files by name, with their bytes.
+        others: files that travel as they are, and files that do not.
+    """
 
     source: Checkpoint
+    given: dict[str, Any]
     plan: LayerPlan
     config: dict[str, Any]
     outputs: list[OutputFile]
@@ -67,6 +78,11 @@ class _Job:
             + sum(len(data) for data in self.small.values())
             + sum(path.stat().st_size for path in carried)
         )
+
+    @property
+    def mtp_dropped(self) -> bool:
+        """Whether prediction tensors stay behind."""
+        return self.source.config is not self.given
 
     @property
     def key(self) -> str:
@@ -87,6 +103,7 @@ def duplicate(
     *,
     force: bool = False,
     dry_run: bool = False,
+    drop_mtp: bool = False,
     link: Link = "auto",
     verifier: Verifier | None = None,
     on_warning: Callable[[str], None] | None = None,
@@ -100,6 +117,7 @@ def duplicate(
         out: folder to make; its parent must exist.
         force: replace an existing model folder, once the new one is complete.
         dry_run: do everything but touch the disk.
+        drop_mtp: leave multi-token-prediction (MTP) tensors behind, and say so in the config.
         link: `auto` clones blocks where the filesystem can and copies otherwise; `reflink`
             insists on cloning; `copy` never clones; `hard` links files that stay identical
             (a later change in place would change the source too).
@@ -113,7 +131,7 @@ def duplicate(
 
     Raises:
         Refused: by a guard, before anything is written.
-        UsageError: the plan is for another depth.
+        UsageError: the plan is for another depth, or there is no MTP tensor to drop.
         SurgeonError: reading or writing failed; OUT is as it was before.
     """
     if plan.depth != source.depth:
@@ -123,13 +141,18 @@ def duplicate(
     for warning in refuse_large(source):
         warn(warning)
     refuse_output(source.path, out, force)
+    whole = source
+    if drop_mtp:
+        source = source.without_prediction()
+        if source.by_name.keys() == whole.by_name.keys():
+            raise UsageError(f"`{source.path}` has no multi-token-prediction tensors to drop")
     gate: Gate | None = None
     try:
         with _system_errors(out):
-            job = _prepare(source, plan, clone=False)
+            job = _prepare(source, whole.config, plan, clone=False)
             if dry_run or link in ("copy", "hard") or not _may_clone(source, out):
                 _require_space(job, out)
-            gate = Gate(source.config, job.config, plan, verifier)
+            gate = Gate(spelled_out(whole.config, plan.depth), job.config, plan, verifier)
             if dry_run:
                 return _manifest(job, out, {}, [gate.wait()])
             return _write(job, out, link, gate, on_bytes or _nothing)
@@ -154,7 +177,7 @@ def _system_errors(out: Path) -> Iterator[None]:
         ) from error
 
 
-def _prepare(source: Checkpoint, plan: LayerPlan, *, clone: bool) -> _Job:
+def _prepare(source: Checkpoint, given: dict[str, Any], plan: LayerPlan, *, clone: bool) -> _Job:
     """Config, layout and small files of the result."""
     config = rewrite_config(source.config, plan, prefix=source.stack.prefix)
     outputs = lay_out(source, plan, clone=clone)
@@ -167,7 +190,8 @@ def _prepare(source: Checkpoint, plan: LayerPlan, *, clone: bool) -> _Job:
             sum(entry.nbytes for entry, _ in entries),
             sum(entry.numel for entry, _ in entries),
         )
-    return _Job(source, plan, config, outputs, small | {"config.json": encode_json(config)}, others)
+    small["config.json"] = encode_json(config)
+    return _Job(source, given, plan, config, outputs, small, others)
 
 
 def _quantisation_files(
@@ -217,7 +241,7 @@ def _write(job: _Job, out: Path, link: Link, gate: Gate, on_bytes: OnBytes) -> M
                 hint="use --link auto or --link copy",
             )
         if clone:
-            job = _prepare(job.source, job.plan, clone=True)
+            job = _prepare(job.source, job.given, job.plan, clone=True)
         else:
             _require_space(job, out)
         facts = _write_weights(job, stage, sources, link, clone, step)
@@ -349,14 +373,16 @@ def _manifest(
     return Manifest(
         source=own,
         plan=job.plan,
+        mtp_dropped=job.mtp_dropped or bool(earlier and earlier.mtp_dropped),
         root=root,
         root_plan=root_plan,
-        edits=edits(job.source.config, job.config),
+        edits=edits(job.given, job.config),
         files=files,
         tensors=dict(sorted(tensors.items())),
         carried=list(job.others.carried),
         left=list(job.others.left),
         checks=checks,
-        rebuild=f"surgeon duplicate {name} {out.name} --layers '{job.plan}'",
+        rebuild=f"surgeon duplicate {name} {out.name} --layers '{job.plan}'"
+        + (" --drop-mtp" if job.mtp_dropped else ""),
         versions=versions(),
     )
