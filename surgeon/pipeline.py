@@ -35,7 +35,8 @@ from surgeon.report.write import write_reports
 from surgeon.runs import RunFolder, write_text
 from surgeon.score import get_scorer
 from surgeon.selection import Selection, propose, select, take_first
-from surgeon.verification import Verification, verify
+from surgeon.verification.checks import verify
+from surgeon.verification.result import Verification
 
 R = TypeVar("R", bound=Record)
 

@@ -14,7 +14,7 @@ from surgeon.checkpoint.store import Checkpoint
 from surgeon.evals.result import CheckResult
 from surgeon.hub import DEMO
 from surgeon.probing.engine import ProbeResult
-from surgeon.verification import Verification
+from surgeon.verification.result import Verification
 
 PLANTED = DEMO / "planted"
 COMMANDS = ("run", "probe", "sweep", "duplicate", "check", "inspect", "verify")

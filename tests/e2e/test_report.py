@@ -24,7 +24,7 @@ from surgeon.report.html import render_html
 from surgeon.report.markdown import render_markdown
 from surgeon.report.records import read_run
 from surgeon.topics import TOPICS
-from surgeon.verification import verify
+from surgeon.verification.checks import verify
 
 pytestmark = pytest.mark.slow
 VOID = {"meta", "link", "br"}
