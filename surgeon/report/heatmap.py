@@ -121,7 +121,7 @@ def draw_map(axes: Any, block_map: BlockMap, predicted: Sequence[Mark], quantity
         _outline(axes, block, fill=False, hatch="/////", edgecolor=PALE, linewidth=0)
     for block, effect in block_map.effects.items():
         if effect.dropped and math.isfinite(effect.difference):
-            size = 2 if block_map.roomy else 1.3
+            size = 2 if block_map.roomy else 1.7
             at = block.start + 0.34, block.stop + 0.34
             axes.plot(*at, "o", color=INK, markersize=size, mew=0, zorder=4)
     for mark in predicted:
@@ -287,7 +287,7 @@ def prediction_figure(result: SweepResult) -> "Figure":
     level = percent(predictions[0].level)
     titles = (
         f"Spearman correlation, {level} interval\norange: a random order",
-        "first block within two layers of the best: share of\nredrawn documents; x: not on these",
+        "first block within two layers of the best: share of\nbootstrap draws; x: not so on the documents themselves",
         f"regret: score lost against the best, {level} interval\norange: a random block",
     )
     for axes, title in zip((left, middle, right), titles, strict=True):

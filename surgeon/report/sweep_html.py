@@ -99,7 +99,7 @@ def _details(effect: Effect, predictions: Sequence[Prediction]) -> list[str]:
     return [
         effect.label,
         f"+{effect.added}",
-        f"{effect.score:.3f}" if math.isfinite(effect.score) else "-",
+        signed(effect.score, sign=""),
         signed(effect.difference),
         interval_text(effect.interval),
         signed(effect.gold_difference),
@@ -250,9 +250,9 @@ def _predictions(result: SweepResult) -> dict[str, Any]:
             "chance_hit": f"{each.chance_hit:.0%}",
             "within": _happened(each.within_two, each.within_two_share),
             "chance_within": f"{each.chance_within_two:.0%}",
-            "regret": f"{each.regret:.3f}",
-            "regret_interval": interval_text(each.regret_interval),
-            "chance_regret": f"{each.chance_regret:.3f}",
+            "regret": signed(each.regret, sign=""),
+            "regret_interval": interval_text(each.regret_interval, sign=""),
+            "chance_regret": signed(each.chance_regret, sign=""),
         }
         for each in result.predictions
     ]
