@@ -287,7 +287,8 @@ def prediction_figure(result: SweepResult) -> "Figure":
     level = percent(predictions[0].level)
     titles = (
         f"Spearman correlation, {level} interval\norange: a random order",
-        "first block within two layers of the best: share of\nbootstrap draws; x: not so on the documents themselves",
+        "first block within two layers of the best, share of\n"
+        "bootstrap draws; x: not on all documents",
         f"regret: score lost against the best, {level} interval\norange: a random block",
     )
     for axes, title in zip((left, middle, right), titles, strict=True):

@@ -313,7 +313,7 @@ def _facts(result: SweepResult) -> list[str]:
             f"Race: {race.spent:,} of {race.full:,} evaluations of the full grid "
             f"({race.spent / max(race.full, 1):.0%}); {len(race.survivors)} never shown to be "
             f"worse than another; {'settled' if race.settled else 'not settled'} "
-            f"({race.stopped}). {race.guarantee}."
+            f"({race.stopped}). {race.guarantee[:1].upper()}{race.guarantee[1:]}."
         )
     return facts
 

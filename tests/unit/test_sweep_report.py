@@ -31,7 +31,7 @@ from surgeon.report.sweep_map import (
     value_of,
 )
 from surgeon.report.sweep_svg import SHAPES
-from surgeon.report.sweep_tables import sweep_table
+from surgeon.report.sweep_tables import STOPPED, sweep_table
 from surgeon.sweeping.moves import Candidate, Repeat
 
 VOID = {"meta", "link", "input"}
@@ -437,6 +437,25 @@ def test_the_scripts_data_are_the_details_of_every_candidate():
     assert first["put first by"] == "consensus, decisiveness, boundary"
     last = dict(zip(data["names"], data["rows"][-1], strict=True))
     assert last["race"] == "dropped: worse than 4:8" and last["documents"] == "120"
+
+
+def test_each_step_of_a_composition_stands_beside_its_held_out_verdict():
+    result = sweeps.composed()
+    said = " ".join(" ".join(parsed(render_sweep_html(result)).text).split())
+    assert "improved +0.120 (+0.050 to +0.190), n 400" in said
+    assert "undecided +0.120 (-0.010 to +0.090), n 400" in said
+    bare = tuple(step.model_copy(update={"confirmed": None}) for step in result.beam)
+    bare = result.model_copy(update={"beam": bare})
+    assert "no documents were left" in render_sweep_html(bare) and "none left" in shown(bare)
+
+
+@pytest.mark.parametrize("stopped", ["all documents", "settled", "undecidable", "time"])
+def test_every_reason_to_stop_is_said(stopped):
+    result = sweeps.made(stopped=stopped)
+    assert STOPPED[stopped] in shown(result)
+    assert {"all documents": "of the documents that were planned"}.get(
+        stopped, STOPPED[stopped]
+    ) in render_sweep_html(result)
 
 
 def test_hostile_names_are_text():
