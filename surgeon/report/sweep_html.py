@@ -16,6 +16,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup  # jinja2 brings it
 
+from surgeon.paired import Verdict
 from surgeon.report import svg
 from surgeon.report.sweep_map import (
     WORDS,
@@ -112,7 +113,7 @@ def _details(effect: Effect, predictions: Sequence[Prediction]) -> list[str]:
 
 
 def _head(result: SweepResult) -> dict[str, Any]:
-    best, confirmed = result.best, result.confirmed
+    best = result.best
     numbers = [
         ("base", f"{result.base:.3f}"),
         ("best", best.label),
@@ -121,21 +122,12 @@ def _head(result: SweepResult) -> dict[str, Any]:
         ("documents", f"{result.documents:,}"),
         ("candidates", f"{len(result.effects):,}"),
     ]
-    verdict = ""
-    if confirmed is not None:
-        verdict = (
-            f"On {confirmed.n:,} documents of split {confirmed.split}, which chose nothing: "
-            f"{signed(confirmed.difference)}, {percent(confirmed.level)} interval "
-            f"{interval_text(confirmed.interval)}; {evidence(confirmed)}."
-        )
     return {
         "title": f"Sweep of {Path(result.model).name or result.model}",
         "conclusion": f"winner {result.winner}" if result.winner else "no winner",
         "reason": result.reason,
         "measured": measured_line(result),
         "numbers": numbers,
-        "confirmed": confirmed.verdict if confirmed else "",
-        "confirmed_text": verdict,
         "notes": result.notes,
     }
 
@@ -278,11 +270,22 @@ def _composition(result: SweepResult) -> dict[str, Any]:
             "difference": signed(step.difference),
             "gain": signed(step.gain),
             "measured": f"{step.measured:,}",
-            "plan": str(step.plan),
+            "verdict": step.confirmed.verdict if step.confirmed else "",
+            "confirmed": _held_out(step.confirmed),
         }
         for step in result.beam
     ]
     return {"beam": steps}
+
+
+def _held_out(verdict: Verdict | None) -> str:
+    """A step against the one before, on documents that chose nothing."""
+    if verdict is None:
+        return "no documents were left"
+    return (
+        f"{signed(verdict.difference)} ({interval_text(verdict.interval)}), n {verdict.n:,}; "
+        f"{evidence(verdict)}"
+    )
 
 
 def _facts(result: SweepResult) -> list[str]:
@@ -292,6 +295,7 @@ def _facts(result: SweepResult) -> list[str]:
     stopped = {
         "all documents": "all of the documents that were planned",
         "settled": "stopped as soon as the answer was settled",
+        "undecidable": "stopped where the documents left would hardly tell the rest apart",
         "time": "stopped when the time was up",
     }[result.stopped]
     facts = [
@@ -329,6 +333,6 @@ def _provenance(result: SweepResult) -> list[tuple[str, str]]:
         ("times", ", ".join(map(str, result.times))),
         ("seed", str(result.seed)),
         ("device", f"{result.device}, {result.dtype}"),
-        ("inputs, SHA-256", result.inputs),
+        ("digest of the inputs", result.inputs),
         ("ledger", result.ledger or "none"),
     ]

@@ -7,14 +7,16 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from surgeon.report.tables import STYLE, plain_table, verdict_line
+from surgeon.report.tables import STYLE, plain_table
 
 if TYPE_CHECKING:  # tables must not load what measures
-    from surgeon.sweeping.result import Effect, SweepResult
+    from surgeon.sweeping.preview import SweepPlan
+    from surgeon.sweeping.result import BeamStep, Effect, SweepResult
 
 STOPPED = {
     "all documents": "all documents that were planned",
     "settled": "stopped as soon as the answer was settled",
+    "undecidable": "stopped where the documents left would hardly tell the rest apart",
     "time": "stopped when the time was up",
 }
 
@@ -93,8 +95,8 @@ def effects_table(result: "SweepResult", top: int) -> Table:
 def beam_table(result: "SweepResult") -> Table:
     """What each width of composition gained."""
     table = plain_table(
-        "blocks together", "change", "gain", "measured", "runs",
-        numbers=("change", "gain", "measured"),
+        "blocks together", "change", "gain", "of", "held-out documents",
+        numbers=("change", "gain", "of"),
     )  # fmt: skip
     for step in result.beam:
         table.add_row(
@@ -102,9 +104,20 @@ def beam_table(result: "SweepResult") -> Table:
             _number(step.difference, "+.3f"),
             _number(step.gain, "+.3f"),
             str(step.measured),
-            str(step.plan),
+            _confirmed(step),
         )
     return table
+
+
+def _confirmed(step: "BeamStep") -> Text:
+    if step.confirmed is None:
+        return Text("none left", style="dim")
+    text = Text(step.confirmed.verdict, style=STYLE[step.confirmed.verdict])
+    low, high = step.confirmed.interval
+    return text.append(
+        f" {step.confirmed.difference:+.3f} ({low:+.3f} to {high:+.3f}), n {step.confirmed.n}",
+        style="not bold default",
+    )
 
 
 def predictions_table(result: "SweepResult") -> Table:
@@ -137,11 +150,6 @@ def _conclusion(result: "SweepResult") -> Text:
     text = Text("winner   ")
     text.append(result.winner or "none", style="bold" if result.winner else STYLE["no winner"])
     text.append(f"  {result.reason}")
-    if result.confirmed is not None:
-        verdict = result.confirmed
-        text.append("\nconfirm  ")
-        text.append(verdict.verdict, style=STYLE[verdict.verdict])
-        text.append(f"  {verdict_line(verdict)}")
     return text
 
 
@@ -167,3 +175,13 @@ def _facts(result: "SweepResult") -> Text:
     if result.ledger:
         lines.append(f"ledger   {result.ledger}")
     return Text("\n".join([*lines, *(f"note     {note}" for note in result.notes)]))
+
+
+def sweep_plan_text(plan: "SweepPlan") -> str:
+    """What a sweep would measure, in one line."""
+    share = plan.layer_forwards / plan.layer_forwards_alone
+    return (
+        f"{plan.candidates:,} candidates of {plan.depth} layers on {plan.documents:,} documents: "
+        f"{plan.evaluations:,} evaluations; {plan.layer_forwards:,} layer forwards a batch, "
+        f"{share:.0%} of running each plan alone"
+    )

@@ -120,7 +120,6 @@ def made(
             settled=True, stopped="settled",
             guarantee="within 0.02 of the best of all with probability at least 95%",
         ) if race else None,
-        "confirmed": verdict(split="confirm"),
         "predictions": predictions() if predicted else (),
         "cost": SweepCost(
             evaluations=5_600, reused=400, layer_forwards=41_000, layer_forwards_alone=110_000,
@@ -136,8 +135,10 @@ def composed():
     pair = Candidate(moves=(Repeat(block=PLANTED), Repeat(block=Block(9, 12))))
     result = made(extra=[(pair, 0.19)])
     steps = (
-        BeamStep(label="4:8", plan=result.effect("4:8").plan, difference=0.11, gain=0.11,
-                 measured=27),
-        BeamStep(label=str(pair), plan=pair.plan(12), difference=0.19, gain=0.08, measured=12),
+        BeamStep(candidate=result.effect("4:8").candidate, label="4:8",
+                 plan=result.effect("4:8").plan, difference=0.11, gain=0.11, measured=27,
+                 confirmed=verdict()),
+        BeamStep(candidate=pair, label=str(pair), plan=pair.plan(12), difference=0.19, gain=0.08,
+                 measured=12, confirmed=verdict(verdict="undecided", interval=(-0.01, 0.09))),
     )  # fmt: skip
     return result.model_copy(update={"beam": steps})

@@ -506,7 +506,7 @@ def test_the_table_shows_the_first_the_winner_and_the_front():
     on_front = {e.label for e in result.effects if e.pareto}
     assert sum("*" in line for line in lines) == len(on_front) == 3
     assert f"and {len(result.effects) - 3} more" in text
-    assert "base 0.500" in text and "n 400, 60 won" in text
+    assert "base 0.500" in text and "undecided +0.120 (-0.010 to +0.090), n 400" in text
     assert "5,600 of 14,000 evaluations (40% of the full grid)" in text
     assert "400 more from the ledger; 37% of the layer passes" in text
 
@@ -517,7 +517,7 @@ def test_predictions_in_the_table_stand_beside_chance():
 
 
 def test_a_plain_sweep_has_no_empty_parts():
-    text = shown(sweeps.made(race=False, predicted=False, confirmed=None, winner=None, ledger=None))
+    text = shown(sweeps.made(race=False, predicted=False, winner=None, ledger=None))
     assert "winner   none" in text
     for absent in ("race", "scorer", "confirm", "blocks together", "ledger  "):
         assert absent not in text, absent
