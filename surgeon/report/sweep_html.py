@@ -233,6 +233,7 @@ def _predictions(result: SweepResult) -> dict[str, Any]:
             "scorer": each.scorer,
             "predicted": str(each.predicted),
             "gain": signed(each.predicted_difference),
+            "best": f"{each.best} of {each.blocks}",
             "off": str(each.distance),
             "spearman": signed(each.spearman, 2),
             "interval": interval_text(each.spearman_interval, 2),
@@ -250,11 +251,10 @@ def _predictions(result: SweepResult) -> dict[str, Any]:
     ]
     caption = ""
     if result.predictions:
-        one = result.predictions[0]
         caption = (
-            f"Over the blocks that were both ranked and measured; the best of them is {one.best} "
-            f"({signed(one.best_difference)}). Intervals and shares in brackets are of documents "
-            f"drawn again, at {percent(one.level)}."
+            "Each over the blocks that the scorer ranked and this sweep measured. Intervals and "
+            "shares in brackets are of documents drawn again, at "
+            f"{percent(result.predictions[0].level)}."
         )
     return {"predictions": rows, "prediction_caption": caption}
 

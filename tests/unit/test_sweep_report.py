@@ -273,6 +273,19 @@ def test_the_title_says_what_was_measured_and_the_bars_have_units(heat):
     assert any("nats per document (blue: better" in label for label in labels)
 
 
+@pytest.mark.parametrize("predicted", [True, False])
+def test_nothing_lies_over_the_titles(predicted):
+    for result in (sweeps.made(predicted=predicted), sweeps.made(each=True, predicted=predicted)):
+        figure = heatmap.heat_figure(result)
+        figure.savefig(io.BytesIO())
+        box = figure._suptitle.get_window_extent()
+        legend = figure.legends[0].get_window_extent()
+        for axes in panels(figure):
+            title = axes.title if axes.title.get_text() else axes._left_title
+            assert title.get_window_extent().y1 < box.y0
+            assert axes.xaxis.label.get_window_extent().y0 > legend.y1
+
+
 def test_maps_of_one_quantity_share_a_scale():
     figure = heatmap.heat_figure(sweeps.made(times=(2, 3), race=False))
     score, gold, again, gold_again = panels(figure)
@@ -310,6 +323,19 @@ def test_predictions_stand_beside_chance():
         for at, name in rows.items():
             each = next(p for p in result.predictions if name.startswith(f"{p.scorer} "))
             assert ticks[at] == getattr(each, value)
+
+
+def test_each_scorer_is_held_against_the_best_of_what_it_ranked():
+    few = sweeps.prediction("stability", Block(5, 8), 0.06, 0.4, blocks=15, best=Block(5, 8))
+    result = sweeps.made(predicted=False).model_copy(
+        update={"predictions": (sweeps.predictions()[0], few)}
+    )
+    names = [t.get_text() for t in heatmap.prediction_figure(result).axes[0].get_yticklabels()]
+    assert any("best of 27 ranked: 4:8" in name for name in names)
+    assert any("best of 15 ranked: 5:8" in name for name in names)
+    assert "4:8 of 27" in shown(result) and "5:8 of 15" in shown(result)
+    said = render_sweep_html(result)
+    assert "4:8 of 27" in said and "5:8 of 15" in said
 
 
 def test_files_are_those_with_something_to_show(tmp_path):
