@@ -71,8 +71,29 @@ class CheckStep(Record):
     level: Annotated[float, Field(gt=0.5, lt=1)] = 0.95
 
 
+class CostStep(Record):
+    """How tokens per second and memory of base and new model are measured.
+
+    Both generate `tokens` tokens after a prompt of `prompt` tokens, in turns: up to `repeats`
+    times, and no turn begins after `seconds`.
+    """
+
+    enabled: bool = True
+    prompt: Positive = 128
+    tokens: Annotated[int, Field(ge=2)] = 32
+    repeats: Positive = 5
+    seconds: Annotated[float, Field(gt=0)] = 60.0
+
+
 class Recipe(Record):
-    """One whole run: model, probe, select, check."""
+    """One whole run: model, probe, select, check, cost.
+
+    Example:
+        >>> import surgeon
+        >>> recipe = surgeon.Recipe(model="demo:planted")
+        >>> recipe.check.tasks, recipe.check.documents
+        (('deduction',), 1000)
+    """
 
     SCHEMA = "surgeon.recipe/1"
 
@@ -81,6 +102,7 @@ class Recipe(Record):
     probe: ProbeStep = ProbeStep()
     select: SelectStep = SelectStep()
     check: CheckStep = CheckStep()
+    cost: CostStep = CostStep()
     device: str = "auto"
     dtype: str = "auto"
     seed: int = 0
@@ -123,6 +145,12 @@ def load_recipe(name: str, settings: dict[str, str] | None = None) -> Recipe:
     Args:
         name: a file or a shipped recipe's name.
         settings: overrides by dotted key, values as YAML text: `{"check.documents": "500"}`.
+
+    Example:
+        >>> import surgeon
+        >>> recipe = surgeon.load_recipe("demo", {"check.documents": "500"})
+        >>> recipe.model, recipe.check.documents
+        ('demo:planted', 500)
 
     Raises:
         RecipeError: not YAML, unknown keys or wrong values; all problems in one message.

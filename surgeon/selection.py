@@ -39,6 +39,14 @@ class Selection(Record):
     """What was measured, and the block that won, if any did.
 
     The intervals of `tried` hold together for all `budget` blocks that may be measured.
+
+    Example:
+        >>> import json, surgeon
+        >>> from pathlib import Path
+        >>> text = Path("runs/demo/select.json").read_text()
+        >>> made = surgeon.Selection.from_dict(json.loads(text))
+        >>> made.task, made.winner in [each.block for each in made.tried]
+        ('cups', True)
     """
 
     SCHEMA: ClassVar[str] = "surgeon.select/1"

@@ -1,5 +1,6 @@
 """The `surgeon` command: its verbs, its help, and how errors become exit codes."""
 
+import os
 import sys
 from typing import Annotated, Any
 
@@ -8,6 +9,7 @@ from typer.core import TyperGroup
 
 from surgeon.cli import (
     check,
+    complete,
     duplicate,
     env,
     inspect,
@@ -78,4 +80,7 @@ for module in COMMANDS:
 
 def main() -> None:
     """Entry point of the `surgeon` script."""
-    app()
+    if os.environ.get("_SURGEON_COMPLETE") == "complete_bash":
+        complete.answer_bash(app)
+    else:
+        app()

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from surgeon.cli import complete
 from surgeon.errors import UsageError
 
 ModelArgument = Annotated[
@@ -16,11 +17,20 @@ ModelArgument = Annotated[
         metavar="MODEL",
         help="A folder, owner/name[@revision] on the Hub, or demo:planted / demo:control.",
         show_default=False,
+        autocompletion=complete.models,
     ),
 ]
 
-Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:N.")]
-Dtype = Annotated[str, typer.Option("--dtype", help="auto, float32, bfloat16 or float16.")]
+Device = Annotated[
+    str,
+    typer.Option("--device", help="auto, cpu, cuda or cuda:N.", autocompletion=complete.devices),
+]
+Dtype = Annotated[
+    str,
+    typer.Option(
+        "--dtype", help="auto, float32, bfloat16 or float16.", autocompletion=complete.dtypes
+    ),
+]
 Seed = Annotated[int, typer.Option("--seed", help="Seed of every random choice.")]
 Force = Annotated[bool, typer.Option("--force", "-f", help="Replace an existing output.")]
 DryRun = Annotated[

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from surgeon.cli import options
+from surgeon.cli import complete, options
 from surgeon.cli.output import Output
 
 if TYPE_CHECKING:
@@ -25,7 +25,12 @@ def add_to(app: typer.Typer) -> None:
 def probe(
     model: options.ModelArgument,
     scorer: Annotated[
-        list[str] | None, typer.Option("--scorer", help="Name of a scorer; may be repeated.")
+        list[str] | None,
+        typer.Option(
+            "--scorer",
+            help="Name of a scorer; may be repeated.",
+            autocompletion=complete.scorers,
+        ),
     ] = None,
     prompts: Annotated[
         list[str] | None,
@@ -33,6 +38,7 @@ def probe(
             "--prompts",
             metavar="FILE|NAME",
             help="A bundled set, task:NAME, lm-eval:TASK or a file; may be repeated.",
+            autocompletion=complete.prompts,
         ),
     ] = None,
     include_path: Annotated[
@@ -45,7 +51,12 @@ def probe(
     top: Annotated[int, typer.Option("--top", min=1, help="Blocks shown per scorer.")] = 3,
     compat: Annotated[
         str | None,
-        typer.Option("--compat", metavar="circuitprobe", help="Rank as that program does."),
+        typer.Option(
+            "--compat",
+            metavar="circuitprobe",
+            help="Rank as that program does.",
+            autocompletion=complete.one_of("circuitprobe"),
+        ),
     ] = None,
     robustness: Annotated[
         bool, typer.Option("--robustness", help="Score again over subsets of the prompts.")
