@@ -90,7 +90,7 @@ def heat_figure(result: SweepResult) -> "Figure":
     # Height, not width, must be what limits the square maps: only then does the layout keep
     # room for titles and legend.
     side = 5.8 if len(maps) < 3 else 4.8
-    size = 2.1 * side, side * len(maps) - 0.2 + 0.2 * math.ceil(len(handles) / 3)
+    size = 2.3 * side, side * len(maps) - 0.2 + 0.2 * math.ceil(len(handles) / 3)
     figure = _matplotlib()(figsize=size, layout="compressed")
     grid = figure.subplots(len(maps), 2, squeeze=False)
     quantities: tuple[Quantity, Quantity] = ("score", "gold")
