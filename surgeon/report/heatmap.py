@@ -86,8 +86,12 @@ def heat_figure(result: SweepResult) -> "Figure":
     maps = block_maps(result)
     if not maps:
         raise SurgeonError("this sweep repeated no single block, so there is no map to draw")
-    height = 5.4 if len(maps) < 3 else 4.4
-    figure = _matplotlib()(figsize=(2.6 * height - 1, height * len(maps) + 1), layout="constrained")
+    handles = _legend_handles(maps, marks(result) if any(m.plain for m in maps) else [])
+    # Height, not width, must be what limits the square maps: only then does the layout keep
+    # room for titles and legend.
+    side = 5.8 if len(maps) < 3 else 4.8
+    size = 2.3 * side, side * len(maps) - 0.2 + 0.2 * math.ceil(len(handles) / 3)
+    figure = _matplotlib()(figsize=size, layout="compressed")
     grid = figure.subplots(len(maps), 2, squeeze=False)
     quantities: tuple[Quantity, Quantity] = ("score", "gold")
     for row, each in zip(grid, maps, strict=True):
@@ -95,7 +99,6 @@ def heat_figure(result: SweepResult) -> "Figure":
             draw_map(axes, each, marks(result) if each.plain else [], quantity)
     for column, quantity in zip(grid.T, quantities, strict=True):
         _share_colours(figure, column, maps, quantity)
-    handles = _legend_handles(maps, marks(result) if any(m.plain for m in maps) else [])
     figure.legend(
         handles=handles, loc="outside lower center", ncols=3, frameon=False, fontsize=8,
         labelcolor=INK,
@@ -121,7 +124,7 @@ def draw_map(axes: Any, block_map: BlockMap, predicted: Sequence[Mark], quantity
         _outline(axes, block, fill=False, hatch="/////", edgecolor=PALE, linewidth=0)
     for block, effect in block_map.effects.items():
         if effect.dropped and math.isfinite(effect.difference):
-            size = 2 if block_map.roomy else 1.3
+            size = 2 if block_map.roomy else 1.7
             at = block.start + 0.34, block.stop + 0.34
             axes.plot(*at, "o", color=INK, markersize=size, mew=0, zorder=4)
     for mark in predicted:
@@ -226,14 +229,13 @@ def pareto_figure(result: SweepResult) -> "Figure":
     for effect in best:
         axes.plot([effect.added] * 2, effect.interval, color=BETTER, linewidth=2.2, zorder=3)
         axes.annotate(
-            _plain(short(effect.label)), (effect.added, effect.difference), xytext=(7, -11),
-            textcoords="offset points", fontsize=8, color=INK, zorder=3.5,
-            bbox={"boxstyle": "round,pad=0.1", "fc": "white", "ec": "none", "alpha": 0.85},
+            _plain(short(effect.label)), (effect.added, _top(effect)), xytext=(0, 4),
+            textcoords="offset points", fontsize=8, color=INK, ha="center", zorder=5,
         )  # fmt: skip
     ends = [end for effect in best for end in effect.interval if math.isfinite(end)]
     shown = [0.0, *ends, *(max(effect.difference, floor) for effect in effects)]
     pad = 0.06 * (max(shown) - min(shown) or 1)
-    axes.set_ylim(min(shown) - pad, max(shown) + pad)
+    axes.set_ylim(min(shown) - pad, max(shown) + 2 * pad)
     steps = sorted({effect.added for effect in effects})
     axes.set_xticks(steps[:: math.ceil(len(steps) / 18)])
     axes.margins(x=0.08)
@@ -244,6 +246,11 @@ def pareto_figure(result: SweepResult) -> "Figure":
     title = f"{Path(result.model).name}: gain against added layers\n{measured_line(result)}"
     axes.set_title(_plain(title), fontsize=10, loc="left", color=INK)
     return figure
+
+
+def _top(effect: Effect) -> float:
+    """Where its interval ends; no other candidate of the front has a point above."""
+    return effect.interval[1] if math.isfinite(effect.interval[1]) else effect.difference
 
 
 def _pale(axes: Any, effects: Sequence[Effect], floor: float, intervals: bool) -> None:
@@ -287,7 +294,8 @@ def prediction_figure(result: SweepResult) -> "Figure":
     level = percent(predictions[0].level)
     titles = (
         f"Spearman correlation, {level} interval\norange: a random order",
-        "first block within two layers of the best: share of\nredrawn documents; x: not on these",
+        "first block within two layers of the best, share of\n"
+        "bootstrap draws; x: not on all documents",
         f"regret: score lost against the best, {level} interval\norange: a random block",
     )
     for axes, title in zip((left, middle, right), titles, strict=True):
@@ -296,24 +304,22 @@ def prediction_figure(result: SweepResult) -> "Figure":
         axes.set_axisbelow(True)
         axes.locator_params(axis="x", nbins=6)
         _quiet(axes)
-    best = predictions[0]
-    title = (
-        f"{Path(result.model).name}: prediction against measurement; best block {best.best} "
-        f"({signed(best.best_difference)}) of {best.blocks}\n{measured_line(result)}"
-    )
+    title = f"{Path(result.model).name}: prediction against measurement\n{measured_line(result)}"
     figure.suptitle(_plain(title), fontsize=10.5, color=INK)
     return figure
 
 
 def _row_name(prediction: Prediction) -> str:
     gain = signed(prediction.predicted_difference)
-    return f"{prediction.scorer}  {prediction.predicted}  ({gain})"
+    best = f"best of {prediction.blocks} ranked: {prediction.best}"
+    return f"{prediction.scorer}  {prediction.predicted} ({gain})\n{best}"
 
 
 def _outline(axes: Any, block: Any, **style: Any) -> None:
     from matplotlib.patches import Rectangle
 
     style.setdefault("zorder", 2)
+    style.setdefault("clip_on", False)
     axes.add_patch(Rectangle((block.start - 0.5, block.stop - 0.5), 1, 1, **style))
 
 

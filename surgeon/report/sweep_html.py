@@ -100,7 +100,7 @@ def _details(effect: Effect, predictions: Sequence[Prediction]) -> list[str]:
     return [
         effect.label,
         f"+{effect.added}",
-        f"{effect.score:.3f}" if math.isfinite(effect.score) else "-",
+        signed(effect.score, sign=""),
         signed(effect.difference),
         interval_text(effect.interval),
         signed(effect.gold_difference),
@@ -233,6 +233,7 @@ def _predictions(result: SweepResult) -> dict[str, Any]:
             "scorer": each.scorer,
             "predicted": str(each.predicted),
             "gain": signed(each.predicted_difference),
+            "best": f"{each.best} of {each.blocks}",
             "off": str(each.distance),
             "spearman": signed(each.spearman, 2),
             "interval": interval_text(each.spearman_interval, 2),
@@ -242,19 +243,18 @@ def _predictions(result: SweepResult) -> dict[str, Any]:
             "chance_hit": f"{each.chance_hit:.0%}",
             "within": _happened(each.within_two, each.within_two_share),
             "chance_within": f"{each.chance_within_two:.0%}",
-            "regret": f"{each.regret:.3f}",
-            "regret_interval": interval_text(each.regret_interval),
-            "chance_regret": f"{each.chance_regret:.3f}",
+            "regret": signed(each.regret, sign=""),
+            "regret_interval": interval_text(each.regret_interval, sign=""),
+            "chance_regret": signed(each.chance_regret, sign=""),
         }
         for each in result.predictions
     ]
     caption = ""
     if result.predictions:
-        one = result.predictions[0]
         caption = (
-            f"Over the blocks that were both ranked and measured; the best of them is {one.best} "
-            f"({signed(one.best_difference)}). Intervals and shares in brackets are of documents "
-            f"drawn again, at {percent(one.level)}."
+            "Each over the blocks that the scorer ranked and this sweep measured. Intervals and "
+            "shares in brackets are of documents drawn again, at "
+            f"{percent(result.predictions[0].level)}."
         )
     return {"predictions": rows, "prediction_caption": caption}
 
@@ -317,7 +317,7 @@ def _facts(result: SweepResult) -> list[str]:
             f"Race: {race.spent:,} of {race.full:,} evaluations of the full grid "
             f"({race.spent / max(race.full, 1):.0%}); {len(race.survivors)} never shown to be "
             f"worse than another; {'settled' if race.settled else 'not settled'} "
-            f"({race.stopped}). {race.guarantee}."
+            f"({race.stopped}). {race.guarantee[:1].upper()}{race.guarantee[1:]}."
         )
     return facts
 

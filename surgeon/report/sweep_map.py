@@ -8,6 +8,7 @@ several blocks have no place on it.
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
 from surgeon.block import Block, all_blocks
@@ -55,13 +56,13 @@ class BlockMap:
         """Whether the blocks are run twice, which is what scorers predict."""
         return self.times == 2 and not self.each
 
-    @property
+    @cached_property
     def starts(self) -> range:
         """Columns: first layers."""
         starts = [block.start for block in (*self.effects, *self.gaps)]
         return range(min(starts), max(starts) + 1)
 
-    @property
+    @cached_property
     def stops(self) -> range:
         """Rows: ends of blocks, half-open."""
         stops = [block.stop for block in (*self.effects, *self.gaps)]
@@ -179,16 +180,16 @@ def percent(level: float) -> str:
     return f"{100 * level:.4g}%"
 
 
-def signed(value: float, digits: int = 3) -> str:
+def signed(value: float, digits: int = 3, sign: str = "+") -> str:
     """A difference with its sign; a dash where it was not measured."""
-    return f"{value:+.{digits}f}" if math.isfinite(value) else "-"
+    return f"{value:{sign}.{digits}f}" if math.isfinite(value) else "-"
 
 
-def interval_text(interval: tuple[float, float], digits: int = 3) -> str:
+def interval_text(interval: tuple[float, float], digits: int = 3, sign: str = "+") -> str:
     """`-0.010 to +0.050`; a dash where it was not measured."""
     if not any(math.isfinite(end) for end in interval):
         return "-"
-    return f"{signed(interval[0], digits)} to {signed(interval[1], digits)}"
+    return " to ".join(signed(end, digits, sign) for end in interval)
 
 
 def short(label: str, most: int = 48) -> str:

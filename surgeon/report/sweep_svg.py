@@ -200,7 +200,7 @@ def pareto(effects: Sequence[Effect], rows: Mapping[str, int], floor: float) -> 
     pad = 0.06 * (max(shown) - min(shown) or 1)
     steps = sorted({e.added for e in effects})
     scale = svg.Scale(
-        (steps[0] - 0.6, steps[-1] + 0.9), (min(shown) - pad, max(shown) + pad), 560, 280
+        (steps[0] - 0.6, steps[-1] + 0.9), (min(shown) - pad, max(shown) + 2 * pad), 560, 280
     )
     zero = scale.y(0)
     parts = [
@@ -221,6 +221,7 @@ def pareto(effects: Sequence[Effect], rows: Mapping[str, int], floor: float) -> 
     parts.append(f'<polyline class="front" points="{line}"/>')
     for each in best:
         x, y = scale.x(each.added), scale.y(each.difference)
+        top = scale.y(each.interval[1]) if math.isfinite(each.interval[1]) else y
         if all(map(math.isfinite, each.interval)):
             low, high = (scale.y(end) for end in each.interval)
             parts.append(
@@ -228,7 +229,7 @@ def pareto(effects: Sequence[Effect], rows: Mapping[str, int], floor: float) -> 
             )
         parts.append(_point("lead", SHAPES["circle"], f"{x:.1f} {y:.1f}", each, rows))
         parts.append(
-            f'<text class="name" x="{x + 6:.1f}" y="{y + 12:.1f}">'
+            f'<text class="name" x="{x:.1f}" y="{top - 5:.1f}">'
             f"{escape(short(each.label, 24))}</text>"
         )
     return "".join([*parts, "</svg>"])

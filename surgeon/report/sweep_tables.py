@@ -123,7 +123,8 @@ def _confirmed(step: "BeamStep") -> Text:
 def predictions_table(result: "SweepResult") -> Table:
     """Each scorer's ranking against the measurement; in brackets what chance would give."""
     table = plain_table(
-        "scorer", "first", "change", "off", "Spearman", "hit", "within 2", "regret (by chance)",
+        "scorer", "first", "change", "best", "off", "Spearman", "hit", "within 2",
+        "regret (by chance)",
         numbers=("change", "off"),
     )  # fmt: skip
     for each in result.predictions:
@@ -131,6 +132,7 @@ def predictions_table(result: "SweepResult") -> Table:
             Text(each.scorer),
             str(each.predicted),
             _number(each.predicted_difference, "+.3f"),
+            f"{each.best} of {each.blocks}",
             str(each.distance),
             f"{_number(each.spearman, '+.2f')}, {_span(each.spearman_interval, '+.2f')}",
             _happened(each.hit, each.hit_share, each.chance_hit),

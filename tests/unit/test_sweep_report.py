@@ -31,7 +31,7 @@ from surgeon.report.sweep_map import (
     value_of,
 )
 from surgeon.report.sweep_svg import SHAPES
-from surgeon.report.sweep_tables import sweep_table
+from surgeon.report.sweep_tables import STOPPED, sweep_table
 from surgeon.sweeping.moves import Candidate, Repeat
 
 VOID = {"meta", "link", "input"}
@@ -273,6 +273,19 @@ def test_the_title_says_what_was_measured_and_the_bars_have_units(heat):
     assert any("nats per document (blue: better" in label for label in labels)
 
 
+@pytest.mark.parametrize("predicted", [True, False])
+def test_nothing_lies_over_the_titles(predicted):
+    for result in (sweeps.made(predicted=predicted), sweeps.made(each=True, predicted=predicted)):
+        figure = heatmap.heat_figure(result)
+        figure.savefig(io.BytesIO())
+        box = figure._suptitle.get_window_extent()
+        legend = figure.legends[0].get_window_extent()
+        for axes in panels(figure):
+            title = axes.title if axes.title.get_text() else axes._left_title
+            assert title.get_window_extent().y1 < box.y0
+            assert axes.xaxis.label.get_window_extent().y0 > legend.y1
+
+
 def test_maps_of_one_quantity_share_a_scale():
     figure = heatmap.heat_figure(sweeps.made(times=(2, 3), race=False))
     score, gold, again, gold_again = panels(figure)
@@ -310,6 +323,19 @@ def test_predictions_stand_beside_chance():
         for at, name in rows.items():
             each = next(p for p in result.predictions if name.startswith(f"{p.scorer} "))
             assert ticks[at] == getattr(each, value)
+
+
+def test_each_scorer_is_held_against_the_best_of_what_it_ranked():
+    few = sweeps.prediction("stability", Block(5, 8), 0.06, 0.4, blocks=15, best=Block(5, 8))
+    result = sweeps.made(predicted=False).model_copy(
+        update={"predictions": (sweeps.predictions()[0], few)}
+    )
+    names = [t.get_text() for t in heatmap.prediction_figure(result).axes[0].get_yticklabels()]
+    assert any("best of 27 ranked: 4:8" in name for name in names)
+    assert any("best of 15 ranked: 5:8" in name for name in names)
+    assert "4:8 of 27" in shown(result) and "5:8 of 15" in shown(result)
+    said = render_sweep_html(result)
+    assert "4:8 of 27" in said and "5:8 of 15" in said
 
 
 def test_files_are_those_with_something_to_show(tmp_path):
@@ -437,6 +463,25 @@ def test_the_scripts_data_are_the_details_of_every_candidate():
     assert first["put first by"] == "consensus, decisiveness, boundary"
     last = dict(zip(data["names"], data["rows"][-1], strict=True))
     assert last["race"] == "dropped: worse than 4:8" and last["documents"] == "120"
+
+
+def test_each_step_of_a_composition_stands_beside_its_held_out_verdict():
+    result = sweeps.composed()
+    said = " ".join(" ".join(parsed(render_sweep_html(result)).text).split())
+    assert "improved +0.120 (+0.050 to +0.190), n 400" in said
+    assert "undecided +0.120 (-0.010 to +0.090), n 400" in said
+    bare = tuple(step.model_copy(update={"confirmed": None}) for step in result.beam)
+    bare = result.model_copy(update={"beam": bare})
+    assert "no documents were left" in render_sweep_html(bare) and "none left" in shown(bare)
+
+
+@pytest.mark.parametrize("stopped", ["all documents", "settled", "undecidable", "time"])
+def test_every_reason_to_stop_is_said(stopped):
+    result = sweeps.made(stopped=stopped)
+    assert STOPPED[stopped] in shown(result)
+    assert {"all documents": "of the documents that were planned"}.get(
+        stopped, STOPPED[stopped]
+    ) in render_sweep_html(result)
 
 
 def test_hostile_names_are_text():

@@ -25,7 +25,8 @@
   const steps = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, 1], ArrowDown: [0, -1] };
   for (const map of all(".heat")) {
     const cells = all(".cell", map), place = (cell) => cell.dataset.at.split(":").map(Number);
-    const start = cells.find((cell) => Number(cell.dataset.row) === data.first) || cells[0];
+    const outlined = map.querySelector(".best"), at = (each) => each.getAttribute("x") + " " + each.getAttribute("y");
+    const start = cells.find((cell) => outlined && at(cell) === at(outlined)) || cells[0];
     for (const cell of cells) {
       const title = cell.querySelector("title");
       cell.setAttribute("tabindex", cell === start ? "0" : "-1");
@@ -45,6 +46,7 @@
       event.target.setAttribute("tabindex", "-1");
       ahead[0][0].setAttribute("tabindex", "0");
       ahead[0][0].focus();
+      show(Number(ahead[0][0].dataset.row));
     });
   }
 
