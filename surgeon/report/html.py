@@ -16,6 +16,7 @@ from surgeon.report import svg
 from surgeon.report.costs import cost_method, cost_rows
 from surgeon.report.flips import flipped
 from surgeon.report.records import RunRecords, layers_in_words, model_reference
+from surgeon.report.sweep_html import prediction_rows
 from surgeon.report.verdicts import STOPPED, evidence
 from surgeon.version import __version__
 
@@ -52,6 +53,7 @@ def render_html(records: RunRecords) -> str:
         **_head(records),
         **_map(records),
         **_statistics(records),
+        **_sweep(records),
         **_selection(records),
         **_confirmation(records),
         **_flips(records),
@@ -73,6 +75,7 @@ def _sections(context: dict[str, Any]) -> list[tuple[str, str]]:
         "done": "What was done",
         "map": "Layer map",
         "statistics": "Statistics",
+        "predictions": "Prediction against measurement",
         "selection": "Selection",
         "confirmation": "Confirmation",
         "flips": "Flipped documents",
@@ -81,7 +84,11 @@ def _sections(context: dict[str, Any]) -> list[tuple[str, str]]:
         "provenance": "Provenance",
         "reproduce": "Reproduce",
     }
-    absent = {"confirmation": not context["tasks"], "flips": not context["flips"]}
+    absent = {
+        "predictions": not context["predictions"],
+        "confirmation": not context["tasks"],
+        "flips": not context["flips"],
+    }
     return [(key, name) for key, name in names.items() if not absent.get(key)]
 
 
@@ -216,6 +223,12 @@ def _interval(verdict: Verdict) -> str:
 
 def _bar(verdict: Verdict, span: float) -> str:
     return svg.interval_bar(*verdict.interval, verdict.difference, span, verdict.verdict)
+
+
+def _sweep(records: RunRecords) -> dict[str, Any]:
+    if records.sweep is None:
+        return {"predictions": [], "prediction_caption": ""}
+    return prediction_rows(records.sweep)
 
 
 def _selection(records: RunRecords) -> dict[str, Any]:
