@@ -6,12 +6,13 @@ drifts by more than the two models differ.
 """
 
 import json
+import math
 import os
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
@@ -95,12 +96,13 @@ def measure_cost(
         candidate=made[1],
         prefill_ratio=_ratio(made[0].prefill, made[1].prefill),
         decode_ratio=_ratio(made[0].decode, made[1].decode),
+        others=_others([turn for pair in turns for turn in pair]),
         **how,
     )
 
 
 def _missing(how: dict[str, Any], reason: str) -> Cost:
-    unknown = {"warm": False, "memory": "", "threads": 0, "machine": ""}
+    unknown = {"warm": False, "memory": "", "threads": 0, "machine": "", "others": math.nan}
     return Cost(
         base=None,
         candidate=None,
@@ -120,7 +122,16 @@ def _fitting(prompt: int, tokens: int, positions: list[int | None]) -> dict[str,
     return {"prompt": prompt, "tokens": tokens}
 
 
-Turn = dict[str, float]
+Turn = dict[str, Any]
+"""Seconds of `prefill` and `decode`, and processor seconds of `others` or None."""
+
+
+def _others(turns: Sequence[Turn]) -> float:
+    """Processors that other work kept busy during the turns; NaN where it is not known."""
+    if any(turn["others"] is None for turn in turns):
+        return math.nan
+    elapsed = sum(turn["prefill"] + turn["decode"] for turn in turns)
+    return float(sum(turn["others"] for turn in turns)) / elapsed
 
 
 def _turns(
