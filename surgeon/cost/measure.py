@@ -130,8 +130,9 @@ def _others(turns: Sequence[Turn]) -> float:
     """Processors that other work kept busy during the turns; NaN where it is not known."""
     if any(turn["others"] is None for turn in turns):
         return math.nan
-    elapsed = sum(turn["prefill"] + turn["decode"] for turn in turns)
-    return float(sum(turn["others"] for turn in turns)) / elapsed
+    elapsed = float(sum(turn["prefill"] + turn["decode"] for turn in turns))
+    worked = float(sum(turn["others"] for turn in turns))
+    return worked / elapsed
 
 
 def _turns(
