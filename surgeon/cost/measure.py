@@ -22,6 +22,13 @@ from surgeon.cost.result import Cost, ModelCost, Spread
 from surgeon.errors import SurgeonError, UsageError
 
 BATCH = 1
+PASSIVE = "passive"
+"""OpenMP: threads sleep while they wait.
+
+By default they spin, and one other busy process then makes every parallel region wait for a
+slice of the scheduler: a model of a few layers becomes twenty times slower, the longer one
+of two by chance more or less so.
+"""
 
 Report = Callable[[str, int, int], None]
 """Progress callback `(stage, done, total)`."""
@@ -189,7 +196,11 @@ class _Model:
             stdout=subprocess.PIPE,
             stderr=self._talk,
             text=True,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+            env={
+                "OMP_WAIT_POLICY": PASSIVE,
+                **os.environ,
+                "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
+            },
         )
         self._say({"path": str(path), "device": device, "dtype": dtype})
 

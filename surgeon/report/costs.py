@@ -50,7 +50,7 @@ def cost_method(cost: Cost) -> list[str]:
     assert cost.base
     count = len(cost.base.decode.values)
     turns = f"{count} turns of each" if count > 1 else "1 turn of each"
-    threads = "" if cost.device.startswith("cuda") else f", {_plural(cost.threads, 'thread')}"
+    threads = "" if cost.device.startswith("cuda") else f", {_threads(cost.threads)}"
     measured = (
         f"Measured with transformers' own generate on {cost.machine} ({cost.device}{threads}, "
         f"{cost.dtype}): batch {cost.batch}, {cost.prompt} random prompt tokens, {cost.tokens} "
@@ -69,8 +69,8 @@ def cost_method(cost: Cost) -> list[str]:
     ]
 
 
-def _plural(count: int, noun: str) -> str:
-    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+def _threads(count: int) -> str:
+    return "1 thread" if count == 1 else f"{count} threads that sleep while they wait"
 
 
 def _rates(base: Spread, candidate: Spread, ratio: Spread) -> tuple[str, str, str]:
