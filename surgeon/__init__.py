@@ -56,7 +56,7 @@ if TYPE_CHECKING:
     from surgeon.stats import LayerStats as LayerStats
     from surgeon.sweeping.result import SweepResult as SweepResult
     from surgeon.sweeping.sweep import sweep as sweep
-    from surgeon.verification import verify as verify
+    from surgeon.verification.checks import verify as verify
 
 _HOMES = {
     "Block": "block",
@@ -85,7 +85,7 @@ _HOMES = {
     "resolve": "hub",
     "run": "pipeline",
     "sweep": "sweeping.sweep",
-    "verify": "verification",
+    "verify": "verification.checks",
 }
 
 __all__ = ["__version__", *sorted(_HOMES)]

@@ -30,12 +30,17 @@ from surgeon.recipe import Recipe
 from surgeon.record import Record
 from surgeon.report.costs import cost_line
 from surgeon.report.records import ROWS_NAME
+from surgeon.report.sweep_write import write_sweep
 from surgeon.report.tables import verdict_line
 from surgeon.report.write import write_reports
 from surgeon.runs import RunFolder, write_text
 from surgeon.score import get_scorer
 from surgeon.selection import Selection, propose, select, take_first
-from surgeon.verification import Verification, verify
+from surgeon.sweeping.result import SweepResult
+from surgeon.sweeping.selecting import selection_from
+from surgeon.sweeping.sweep import sweep
+from surgeon.verification.checks import verify
+from surgeon.verification.result import Verification
 
 R = TypeVar("R", bound=Record)
 
@@ -200,6 +205,8 @@ class _Run:
         inputs = {**self._probe_inputs, "select": step.model_dump(mode="json"), "margin": margin}
 
         def compute() -> Selection:
+            if swept is not None:
+                return selection_from(swept, probed.rankings, step.min_gain)
             if not isinstance(step.candidates, dict):
                 return take_first(probed.rankings)
             return select(
@@ -212,9 +219,34 @@ class _Run:
                 min_gain=step.min_gain,
             )
 
+        swept = self._sweep(probed, inputs) if self.recipe.sweep else None
+        inputs["sweep"] = self.recipe.sweep
         selection = self._stage("select", inputs, Selection, compute, lambda made: made.reason)
         self.__dict__.pop("_measurer", None)  # the stages that follow load models of their own
         return selection
+
+    def _sweep(self, probed: ProbeResult, inputs: dict[str, Any]) -> SweepResult:
+        step = self.recipe.select
+
+        def compute() -> SweepResult:
+            found = sweep(
+                self.source.path,
+                [step.task],
+                sizes=self.recipe.probe.sizes,
+                split="select",
+                documents=step.documents,
+                against=probed.rankings,
+                ledger=self.folder.path / "sweep.jsonl",
+                margin=self.recipe.check.margin,
+                seed=self.recipe.seed,
+                device=self.recipe.device,
+                dtype=self.recipe.dtype,
+                report=self.report,
+            )
+            write_sweep(found, self.folder.path)
+            return found
+
+        return self._stage("sweep", inputs, SweepResult, compute, _say_sweep)
 
     @cached_property
     def _measurer(self) -> quick.Measurer:
@@ -325,6 +357,14 @@ def _say_inspection(made: Inspection) -> str:
 def _say_probe(made: ProbeResult) -> str:
     firsts = [f"{r.scorer} {r.best.block}" for r in made.rankings if r.best]
     return f"{made.prompts.count} prompts; first choices: {', '.join(firsts)}"
+
+
+def _say_sweep(made: SweepResult) -> str:
+    best = made.effects[0]
+    return (
+        f"{len(made.effects)} blocks on {made.documents} documents; "
+        f"best {best.label}, {best.difference:+.3f}"
+    )
 
 
 def _say_duplicate(made: Manifest) -> str:

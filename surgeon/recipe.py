@@ -88,6 +88,10 @@ class CostStep(Record):
 class Recipe(Record):
     """One whole run: model, probe, select, check, cost.
 
+    With `sweep`, every block of the probe's sizes is measured on the documents of `select`;
+    the best one is taken, and the scorers are held against what was measured. Then
+    `select.candidates`, `refine` and `budget` mean nothing.
+
     Example:
         >>> import surgeon
         >>> recipe = surgeon.Recipe(model="demo:planted")
@@ -100,6 +104,7 @@ class Recipe(Record):
     name: str = "recipe"
     model: str
     probe: ProbeStep = ProbeStep()
+    sweep: bool = False
     select: SelectStep = SelectStep()
     check: CheckStep = CheckStep()
     cost: CostStep = CostStep()

@@ -53,6 +53,9 @@ def duplicate(
             autocompletion=complete.one_of("auto", "reflink", "copy", "hard"),
         ),
     ] = "auto",
+    drop_mtp: Annotated[
+        bool, typer.Option("--drop-mtp", help="Leave multi-token-prediction layers behind.")
+    ] = False,
     emit: Annotated[
         str | None,
         typer.Option("--emit", metavar="mergekit", help="Write the plan to OUT as mergekit YAML."),
@@ -84,6 +87,8 @@ def duplicate(
         name = str(checkpoint.path) if model.startswith("demo:") else model
         if emit != "mergekit":
             raise UnknownName("file format", emit, ["mergekit"])
+        if drop_mtp:
+            raise UsageError("--drop-mtp cannot be said in mergekit YAML; leave out one of the two")
         file = write_mergekit(plan, name, out, force=force, dry_run=dry_run)
         said.result(file, file.text.rstrip(), str(out))
         return
@@ -93,6 +98,7 @@ def duplicate(
         out,
         force=force,
         dry_run=dry_run,
+        drop_mtp=drop_mtp,
         link=cast(Link, link),
         on_warning=said.warning,
     )

@@ -42,7 +42,7 @@ def verify(
     out = Output(as_json, quiet, verbose)
     from surgeon.hub import resolve
     from surgeon.report.checkpoints import verification_table
-    from surgeon.verification import verify as look
+    from surgeon.verification.checks import verify as look
 
     source = resolve(base, offline=offline).path if base else None
     found = look(folder, base=source, logits=logits, strict=False)

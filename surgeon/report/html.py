@@ -410,7 +410,7 @@ def _provenance(records: RunRecords) -> dict[str, Any]:
             else (f"sha256 of source {name}, its header", str(each.get("header_sha256")))
             for name, each in manifest.source.files.items()
         ]
-        rows += [(f"sha256 of {file.name}", file.sha256 or "not read") for file in manifest.files]
+        rows += [(f"digest of {file.name}", file.digest or "not read") for file in manifest.files]
     if check is not None:
         rows.append(("documents, sha256", str(check.protocol.get("documents_sha256"))))
         rows.append(("protocol, sha256", check.protocol_sha256))

@@ -91,11 +91,11 @@ class Ledger:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666)
+            self._require_ledger()
             # One descriptor for all locks: closing another one would give them back.
             self._locks = os.open(path.with_name(path.name + ".lock"), os.O_RDWR | os.O_CREAT)
         except OSError as error:
             raise SurgeonError(f"cannot open the ledger `{path}`: {error.strerror}") from error
-        self._require_ledger()
         with self._locked(_APPEND):
             self._end_line()
             self.refresh()
@@ -103,10 +103,11 @@ class Ledger:
                 self._write([{"schema": SCHEMA, "key": self.key, "inputs": inputs}])
 
     def _require_ledger(self) -> None:
-        """Refuse a file that begins like nothing we write; a first line may be cut short."""
-        start = os.pread(self._file, len(_START), 0).partition(b"\n")[0]
-        if not _START.startswith(start):
-            self.close()
+        """Refuse a file that is not ours; a first line may have been cut short by a kill."""
+        first, _, rest = os.pread(self._file, 2 * len(_START), 0).partition(b"\n")
+        cut = _START.startswith(first) and (not rest or rest.startswith(_START))
+        if not (first.startswith(_START) or cut):
+            os.close(self._file)
             raise SurgeonError(
                 f"`{self.path}` is not a ledger of surgeon sweep",
                 hint="give another file with --ledger",

@@ -240,7 +240,7 @@ def _executor(setting: Setting, tasks: Sequence[EvalTask], ray: str | None) -> I
     else:
         from surgeon.sweeping.ray_cluster import RayExecutor
 
-        executor = RayExecutor(setting, ray)
+        executor = RayExecutor(setting, setting.inputs(tasks), ray)
     try:
         yield executor
     finally:

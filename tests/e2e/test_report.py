@@ -24,7 +24,7 @@ from surgeon.report.html import render_html
 from surgeon.report.markdown import render_markdown
 from surgeon.report.records import read_run
 from surgeon.topics import TOPICS
-from surgeon.verification import verify
+from surgeon.verification.checks import verify
 
 pytestmark = pytest.mark.slow
 VOID = {"meta", "link", "br"}
@@ -265,7 +265,7 @@ def test_markdown_tables_are_rectangular(records):
 
 @pytest.mark.parametrize(("low", "high"), [(0, 1), (-0.6, 0.6), (3.1, 23), (1e-4, 3e-4), (5, 5)])
 def test_ticks_are_few_round_and_inside(low, high):
-    ticks = svg._ticks(low, high, 3)
+    ticks = svg.round_ticks(low, high, 3)
     assert 1 <= len(ticks) <= 12 and all(low - 1e-9 <= t <= high + 1e-9 for t in ticks)
     assert len(ticks) >= 3 or low == high
 

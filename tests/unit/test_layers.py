@@ -31,7 +31,8 @@ NO_TORCH = {
 ONLY = {
     "lm_eval": {"evals/harness.py"},
     "huggingface_hub": {"hub.py", "report/card.py"},
-    "matplotlib": {"report/plots.py", "report/plots_check.py"},
+    "matplotlib": {"report/plots.py", "report/plots_check.py", "report/heatmap.py"},
+    "ray": {"sweeping/ray_connection.py"},
 }
 
 

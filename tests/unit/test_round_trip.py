@@ -69,7 +69,7 @@ TYPES = {
         Manifest, source=sources, plan=plans, root=st.none() | sources, root_plan=st.none() | plans,
         edits=st.lists(st.builds(Edit, key=words, before=counts, after=counts), max_size=2),
         files=st.lists(
-            st.builds(File, name=words, size=counts, sha256=st.none() | words), max_size=2
+            st.builds(File, name=words, size=counts, digest=st.none() | words), max_size=2
         ),
         tensors=st.dictionaries(words, words, max_size=2), carried=st.lists(words, max_size=2),
         left=st.lists(words, max_size=2), checks=st.lists(words, max_size=2), rebuild=words,

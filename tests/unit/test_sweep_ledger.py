@@ -88,13 +88,26 @@ def test_a_line_cut_short_is_ended_ignored_and_measured_again(tmp_path, cut):
     assert set(rows_in(path).values()) == {1}
 
 
-@pytest.mark.parametrize("text", ["hello", "hello\n", "[1, 2]\n", '{"a": 1}\n', "\x00\x01\n"])
+@pytest.mark.parametrize(
+    "text", ["hello", "hello\n", "[1, 2]\n", "{\n  1\n}\n", '{"a": 1}\n', "\x00\x01\n"]
+)
 def test_another_kind_of_file_is_refused_and_left_alone(tmp_path, text):
     path = tmp_path / "notes.txt"
     path.write_text(text)
     with pytest.raises(SurgeonError, match="not a ledger"):
         Ledger(path, INPUTS)
     assert path.read_text() == text
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("left", [0, 1, 20, 60])
+def test_a_first_line_cut_short_is_still_our_file(tmp_path, left):
+    path = tmp_path / "l.jsonl"
+    Ledger(path, INPUTS)
+    path.write_bytes(path.read_bytes()[:left])
+    for _ in range(2):
+        assert Ledger(path, INPUTS).append([line(":", [1])]) <= 1
+    assert set(rows_in(path).values()) == {1}
 
 
 def test_a_ledger_that_cannot_be_written_is_said(tmp_path):
@@ -149,7 +162,7 @@ while left := [unit for unit in units if ledger.missing(unit)]:
             ids = tuple(d.doc_id for d in unit.documents)
             rows = tuple(Row(1.0, -float(i), i) for i in ids)
             ledger.append([Line(plan, "cups", ids, rows) for plan in missing])
-            time.sleep(0.001)
+            time.sleep(0.01)
 """
 
 
