@@ -349,7 +349,7 @@ def _cost(records: RunRecords) -> dict[str, Any]:
         rows.append(("layers", str(inspection.depth), "-", ""))
         rows.append(("parameters", f"{inspection.parameters.total:,}", "-", ""))
         rows.append(("weights", f"{base_bytes / 1e6:,.1f} MB", "-", ""))
-        return {"cost": rows, "cost_note": "No model was saved."}
+        return {"cost": rows, "cost_notes": ["No model was saved."]}
     new_bytes = sum(f.size for f in manifest.files if f.name.endswith(".safetensors"))
     rows.append(_change("layers", inspection.depth, len(plan), "{:,.0f}"))
     if records.saved is not None:
@@ -367,8 +367,8 @@ def _cost(records: RunRecords) -> dict[str, Any]:
             f" The check took {check.seconds:.1f} s for both models; sharing layer prefixes, it "
             f"ran {shared:.0%} of the layers that two separate runs would have."
         )
-    how = cost_method(cost) if cost else "Tokens per second and memory: not measured."
-    return {"cost": rows, "cost_note": f"{note} {how}"}
+    how = cost_method(cost) if cost else ["Tokens per second and memory: not measured."]
+    return {"cost": rows, "cost_notes": [*how, note]}
 
 
 def _change(name: str, before: float, after: float, form: str) -> tuple[str, ...]:

@@ -75,7 +75,9 @@ def _cost(records: RunRecords) -> str:
     if cost.missing is not None:
         return head
     opened = f"<details><summary>{head}</summary>"
-    return "\n".join([opened, "", *cost_table(cost), "", cost_method(cost), "", "</details>"])
+    return "\n".join(
+        [opened, "", *cost_table(cost), "", "\n\n".join(cost_method(cost)), "", "</details>"]
+    )
 
 
 def cost_table(cost: Cost) -> list[str]:
