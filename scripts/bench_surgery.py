@@ -1,18 +1,21 @@
 """Time `surgeon duplicate` beside `cp` and beside a torch load-and-save of the same plan.
 
-    python scripts/bench_surgery.py [--gigabytes 2] [--folder DIR] [--json]
+    python scripts/bench_surgery.py [--gigabytes 4] [--repeat 5] [--folder DIR] [--json]
 
 Makes a sharded bf16 llama of random bytes, writes the result of block 4:8 of 16 layers, and
-copies that result with `cp`. Every method ends with its data on the disk (`sync`). Peak memory
-is that of the process that copies. The structural verifier runs in a child beside the copy; its
-imports take seconds, which a small model cannot hide, so the copy is also timed without it.
-With --folder on XFS or Btrfs the reflink path is measured too.
+copies that result with `cp`. Every method ends with its data on the disk (`sync`). The methods
+take turns, and the table has medians with the fastest and the slowest, because the speed of a
+disk, and of the memory that the system finds for its page cache, varies. "warm": what is read
+is in the page cache; "cold": it is not. Peak memory is that of the process that copies; the
+structural verifier, a child that imports torch and transformers beside the copy, is in a
+column of its own. With --folder on XFS or Btrfs the reflink path is measured instead.
 """
 
 import argparse
 import json
 import os
 import shutil
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -26,7 +29,7 @@ import json, resource, sys, time
 started = float(sys.argv[1])
 from pathlib import Path
 from surgeon.block import Block
-from surgeon.checkpoint import disk
+from surgeon.checkpoint import copying, disk
 from surgeon.checkpoint.rewrite import duplicate
 from surgeon.checkpoint.store import Checkpoint
 from surgeon.plan import LayerPlan
@@ -37,9 +40,10 @@ def noted(*arguments):
 disk.write = noted
 source = Checkpoint.open(Path(sys.argv[2]))
 plan = LayerPlan.duplicate(source.depth, Block.parse(sys.argv[4]))
-verifier = None if sys.argv[7] == "verify" else lambda *configs: "left out of this measurement"
-digest = sys.argv[6] == "digest"
-duplicate(source, plan, Path(sys.argv[3]), link=sys.argv[5], digest=digest, verifier=verifier)
+verifier = None if "verify" in sys.argv else lambda *configs: "left out of this measurement"
+if "digest" not in sys.argv:
+    copying.Digester.add = lambda self, view: None
+duplicate(source, plan, Path(sys.argv[3]), verifier=verifier)
 assert "torch" not in sys.modules
 own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 child = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
@@ -142,53 +146,69 @@ def timed(command, out):
     return time.time() - started, json.loads(shown) if shown.strip() else {}
 
 
+def measure(scratch, options, cold):
+    """Seconds of every method and what it said, in turns."""
+    source, reference, out = (scratch / name for name in ("source", "reference", "out"))
+    python = [sys.executable, "-c"]
+    place = ["@now", str(source), str(out), BLOCK]
+    methods = {
+        "cp of the result": ["cp", "-r", str(reference), str(out)],
+        "surgeon": [*python, SURGEON, *place, "digest", "verify"],
+        "surgeon without the verifier": [*python, SURGEON, *place, "digest"],
+        "surgeon, bytes alone": [*python, SURGEON, *place],
+        "torch load and save": [*python, TORCH, *place],
+    }
+    if not reference.exists():
+        timed(methods["surgeon, bytes alone"], out)
+        out.rename(reference)
+    found = {name: [] for name in methods}
+    for turn in range(options.repeat):
+        for name, command in methods.items():
+            if turn >= 3 and name not in ("cp of the result", "surgeon"):
+                continue
+            read_state(reference if command[0] == "cp" else source, cold)
+            found[name].append(timed(command, out))
+    return found
+
+
+def rows_of(found, cold):
+    """Medians and spread of one state of the cache."""
+    copied = statistics.median(seconds for seconds, _ in found["cp of the result"])
+    for name, runs in found.items():
+        seconds = [each for each, _ in runs]
+        worst = {key: max(said[key] for _, said in runs) for key in runs[0][1]}
+        middle = statistics.median(seconds)
+        yield {
+            "method": name, "cache": "cold" if cold else "warm", "seconds": middle,
+            "fastest": min(seconds), "slowest": max(seconds), "turns": len(seconds),
+            "ratio": middle / copied, **worst,
+        }  # fmt: skip
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--gigabytes", type=float, default=2.0)
+    parser.add_argument("--gigabytes", type=float, default=4.0)
     parser.add_argument("--folder", type=Path, default=None, help="where to write")
-    parser.add_argument("--repeat", type=int, default=2)
+    parser.add_argument("--repeat", type=int, default=5, help="turns of cp and surgeon")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
-    rows = []
     with tempfile.TemporaryDirectory(dir=options.folder) as scratch:
-        source, out, copied = (Path(scratch) / name for name in ("source", "out", "copied"))
-        make_model(source, options.gigabytes)
-        python = [sys.executable, "-c"]
-        place = ["@now", str(source), str(out), BLOCK]
-        methods = {
-            "surgeon": [*python, SURGEON, *place, "auto", "digest", "verify"],
-            "surgeon, bytes alone": [*python, SURGEON, *place, "auto", "no", "skip"],
-            "surgeon, bytes and digests": [*python, SURGEON, *place, "auto", "digest", "skip"],
-            "torch load and save": [*python, TORCH, *place],
-        }
-        timed(methods["surgeon, bytes alone"], out)
-        for cold in (False, True):
-            read_state(out, cold)
-            best = []
-            for _ in range(options.repeat):
-                read_state(out, cold)
-                best.append(timed(["cp", "-r", str(out), str(copied)], copied)[0])
-            shutil.rmtree(copied)
-            reference = min(best)
-            state = "cold" if cold else "warm"
-            rows.append({"method": "cp of the output", "cache": state, "seconds": reference})
-            for name, command in methods.items():
-                found = []
-                for _ in range(options.repeat):
-                    read_state(source, cold)
-                    found.append(timed(command, out))
-                seconds, said = min(found, key=lambda item: item[0])
-                ratio = seconds / reference
-                rows.append(
-                    {"method": name, "cache": state, "seconds": seconds, "ratio": ratio} | said
-                )
+        make_model(Path(scratch) / "source", options.gigabytes)
+        rows = [
+            row
+            for cold in (False, True)
+            for row in rows_of(measure(Path(scratch), options, cold), cold)
+        ]
     if options.json:
         print(json.dumps(rows, indent=2))
         return
-    print("| method | cache | seconds | of cp | first byte s | peak MB | verifier MB |")
+    print(f"{options.gigabytes:g} GB, load average at the end {os.getloadavg()[0]:.1f}")
+    titles = ("method", "cache", "seconds, median (range; turns)", "of cp", "first byte s")
+    print(f"| {' | '.join(titles)} | peak MB | verifier MB |")
     print("|---|---|--:|--:|--:|--:|--:|")
     for row in rows:
-        cells = [f"{row['seconds']:.2f}", f"{row.get('ratio', 1):.2f}"]
+        spread = f"{row['fastest']:.2f} to {row['slowest']:.2f}; {row['turns']}"
+        cells = [f"{row['seconds']:.2f} ({spread})", f"{row['ratio']:.2f}"]
         for key, form in (("first_byte", ".2f"), ("rss", ".0f"), ("child", ".0f")):
             cells.append(format(row[key], form) if key in row else "")
         print(f"| {row['method']} | {row['cache']} | {' | '.join(cells)} |")

@@ -128,7 +128,7 @@ def load_model(
             output_loading_info=True,
             **extra,
         )
-    except (OSError, ValueError, RuntimeError) as error:
+    except (OSError, ValueError, RuntimeError, TypeError, ArithmeticError) as error:
         raise SurgeonError(f"transformers could not load `{path}`: {error}") from error
     problems = {name: sorted(map(str, keys)) for name, keys in report.items() if keys}
     if problems:
@@ -245,7 +245,7 @@ def load_config(path: Path) -> Any:
     """
     try:
         return AutoConfig.from_pretrained(path, trust_remote_code=False, local_files_only=True)
-    except ValueError as error:
+    except (ValueError, TypeError, ArithmeticError) as error:
         raise UnsupportedModel(
             f"transformers cannot use the config of `{path}`: {error}"
         ) from error

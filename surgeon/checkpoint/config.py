@@ -11,7 +11,7 @@ from typing import Any
 
 from surgeon.checkpoint.encodings import INDEX_SETS, index_set, rewrite_entries, rewrite_thresholds
 from surgeon.checkpoint.families import Family, require_supported
-from surgeon.checkpoint.generators import Level
+from surgeon.checkpoint.generators import Level, exaone_pattern
 from surgeon.checkpoint.quantization import rewrite_quantization
 from surgeon.checkpoint.specials import rewrite_specials
 from surgeon.errors import UnsupportedModel
@@ -78,6 +78,14 @@ def extra_layers(config: dict[str, Any]) -> int:
     return max([count for count in found if 0 <= count <= 64], default=0)
 
 
+def without_prediction(config: dict[str, Any]) -> dict[str, Any]:
+    """The config of the same model without prediction layers."""
+    result = copy.deepcopy(config)
+    for level in (result, stack_level(result)):
+        level.update({key: 0 for key in EXTRA_KEYS if key in level})
+    return result
+
+
 def refuse_unsupported(config: dict[str, Any]) -> Family:
     """What is known about the model's family.
 
@@ -101,6 +109,24 @@ def refuse_unsupported(config: dict[str, Any]) -> Family:
     return family
 
 
+def spelled_out(config: dict[str, Any], depth: int) -> dict[str, Any]:
+    """The config with the lists written down that transformers 5.23 cannot derive itself.
+
+    EXAONE-4's pattern may be a string such as `LLLG`, and there may be no window; its class
+    takes the pattern for a number other than 0 and fails, unless `layer_types` is there.
+    """
+    level = stack_level(config)
+    if model_type_of(config) not in ("exaone4", "exaone_moe") or level.get("layer_types"):
+        return config
+    pattern = level.get("sliding_window_pattern", 4)
+    windowed = level.get("sliding_window", 4096) is not None
+    if windowed and isinstance(pattern, int) and pattern:
+        return config
+    result = copy.deepcopy(config)
+    stack_level(result)["layer_types"] = exaone_pattern(level, depth)
+    return result
+
+
 def rewrite_config(
     config: dict[str, Any], plan: LayerPlan, *, prefix: str = "layers."
 ) -> dict[str, Any]:
@@ -120,6 +146,7 @@ def rewrite_config(
     """
     family = refuse_unsupported(config)
     model_type = model_type_of(config)
+    config = spelled_out(config, plan.depth)
     result = copy.deepcopy(config)
     before, level = stack_level(config), stack_level(result)
     reason = family.condition(before, plan) if family.condition else None

@@ -1,98 +1,109 @@
-"""Move the bytes of one output file: cloned, copied by the kernel, or read, digested, written.
+"""Move the bytes of one output file: cloned, or read, digested and written side by side.
 
-Memory is constant. Digests are taken in threads of their own while the first one reads and
-writes.
+A file is streamed through a ring of a few buffers. While this thread fills one from the
+sources, a second thread writes an earlier one and a third digests it, so memory is constant
+and every byte is read once. Where the filesystem allows it the bytes go to the disk without
+passing through the page cache: a copy of gigabytes then neither waits for the system to find
+memory nor pushes other files out of it.
 """
 
 import errno
-import hashlib
+import mmap
 import os
-import queue
-import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections import deque
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from surgeon.checkpoint import disk
+from surgeon.checkpoint import digest, disk
+from surgeon.checkpoint.disk import BLOCK
 from surgeon.checkpoint.layout import OutputFile, Segment
 
 Link = Literal["auto", "reflink", "copy", "hard"]
 OnBytes = Callable[[int], None]
-BLOCK = 4096  # bytes; clone ranges are multiples of it
-_KERNEL_CHUNK = 32 << 20
+_SLOTS = 4  # buffers in the ring
 _CANNOT = {errno.EXDEV, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL, errno.ENOTTY, errno.EBADF}
 
 
 @dataclass
 class Digests:
-    """sha256 of a written file, and of the source tensors read for it."""
+    """Digests of a written file, and of the source tensors read for it."""
 
     file: str | None = None
     tensors: dict[str, str] = field(default_factory=dict)
 
 
-class _Consumer:
-    """A thread that takes the chunks of a file in order from a bounded queue."""
+class Digester:
+    """Takes the bytes of an output file in order, for its digest and its tensors'.
 
-    def __init__(self, work: Callable[[Iterator[bytes]], None]) -> None:
-        self._chunks: queue.Queue[bytes | None] = queue.Queue(maxsize=4)
-        self._thread = threading.Thread(target=work, args=(self._stream(),), daemon=True)
-        self._thread.start()
-
-    def _stream(self) -> Iterator[bytes]:
-        while (chunk := self._chunks.get()) is not None:
-            yield chunk
-
-    def add(self, chunk: bytes) -> None:
-        self._chunks.put(chunk)
-
-    def finish(self) -> None:
-        self._chunks.put(None)
-        self._thread.join()
-
-
-class _Digester:
-    """Digests of a file and of its tensors, each in a thread: hashing is slower than copying."""
+    Args:
+        output: the file.
+        known: source tensors whose digest is known already.
+    """
 
     def __init__(self, output: OutputFile, known: Mapping[str, str]) -> None:
-        self._found = Digests()
-        self._output, self._known = output, known
-        self._consumers = (_Consumer(self._digest_file), _Consumer(self._digest_tensors))
+        self._whole, self._tensor = digest.new(), digest.new()
+        self._at = 0
+        self._tensors: dict[str, str] = {}
+        spans: dict[str, tuple[int, int]] = {}
+        for placed in output.placed:
+            if placed.source.name not in known:
+                start = len(output.header) + placed.entry.start
+                spans.setdefault(placed.source.name, (start, start + placed.entry.nbytes))
+        self._spans = deque(spans.items())
 
-    def add(self, chunk: bytes) -> None:
-        for consumer in self._consumers:
-            consumer.add(chunk)
+    def add(self, view: memoryview) -> None:
+        """Take the next bytes."""
+        self._whole.update(view)
+        at, end = self._at, self._at + len(view)
+        self._at = end
+        while self._spans:
+            name, (start, stop) = self._spans[0]
+            if start > end:
+                return
+            self._tensor.update(view[max(start - at, 0) : stop - at])
+            if stop > end:
+                return
+            self._tensors[name] = digest.state(self._tensor)
+            self._tensor = digest.new()
+            self._spans.popleft()
 
-    def finish(self) -> Digests:
-        for consumer in self._consumers:
-            consumer.finish()
-        return self._found
+    def found(self) -> Digests:
+        """The digests, once all bytes were taken."""
+        return Digests(digest.state(self._whole), self._tensors)
 
-    def _digest_file(self, stream: Iterator[bytes]) -> None:
-        whole = hashlib.sha256(self._output.header)
-        for chunk in stream:
-            whole.update(chunk)
-        self._found.file = whole.hexdigest()
 
-    def _digest_tensors(self, stream: Iterator[bytes]) -> None:
-        rest = memoryview(b"")
-        for placed in self._output.placed:
-            name, missing = placed.source.name, placed.entry.nbytes
-            fresh = name not in self._known and name not in self._found.tensors
-            tensor = hashlib.sha256()
-            while missing:
-                rest = rest or memoryview(next(stream, b""))
-                if not rest:
-                    return  # the writer stopped early
-                part, rest = rest[:missing], rest[missing:]
-                missing -= len(part)
-                if fresh:
-                    tensor.update(part)
-            if fresh:
-                self._found.tensors[name] = tensor.hexdigest()
-        for _ in stream:
-            pass
+class _Stream:
+    """The bytes of an output file in order, wherever they come from."""
+
+    def __init__(self, output: OutputFile, sources: Mapping[str, int]) -> None:
+        self._sources = sources
+        self._header = memoryview(output.header)
+        self._segments = iter(output.segments)
+        self._name, self._at, self._left = "", 0, 0
+
+    def fill(self, view: memoryview) -> None:
+        """Fill a buffer with the bytes that follow."""
+        count = min(len(view), len(self._header))
+        view[:count], self._header = self._header[:count], self._header[count:]
+        view = view[count:]
+        while view:
+            if not self._left:
+                segment = next(self._segments)
+                self._name, self._at, self._left = segment.file, segment.start, segment.length
+            count = _read(self._sources[self._name], self._name, view[: self._left], self._at)
+            self._at, self._left = self._at + count, self._left - count
+            view = view[count:]
+
+
+def _read(source: int, name: str, view: memoryview, at: int) -> int:
+    """Read into a buffer; at least one byte."""
+    count = disk.read(source, view, at)
+    if not count:
+        raise OSError(errno.EIO, f"`{name}` ended early; it was changed meanwhile")
+    return count
 
 
 def write_output(
@@ -101,7 +112,6 @@ def write_output(
     sources: Mapping[str, int],
     *,
     clone: bool,
-    digest: bool,
     known: Mapping[str, str],
     on_bytes: OnBytes,
 ) -> Digests:
@@ -111,8 +121,8 @@ def write_output(
         output: what goes where.
         target: path of the new file.
         sources: source file name to an open descriptor.
-        clone: share blocks with the source instead of copying; nothing is digested then.
-        digest: take digests on the way.
+        clone: share blocks with the source instead of copying; nothing is digested then, since
+            nothing is read.
         known: tensors whose digest is known already.
         on_bytes: called with the bytes of each finished step; it may raise to stop.
 
@@ -121,77 +131,75 @@ def write_output(
     """
     handle = disk.create(target)
     try:
-        if not clone:
-            disk.allocate(handle, output.size)
-        disk.write(handle, output.header, 0)
         if clone:
+            disk.write(handle, output.header, 0)
             for segment in output.segments:
                 clone_segment(segment, sources[segment.file], handle, on_bytes)
             digests = Digests()
-        elif digest:
-            digests = _copy_digested(output, sources, handle, known, on_bytes)
         else:
-            for segment in output.segments:
-                copy_segment(segment, sources[segment.file], handle, on_bytes)
-            digests = Digests()
+            disk.allocate(handle, output.size)
+            digests = _copy(output, sources, handle, known, on_bytes)
         disk.sync(handle)
     finally:
         os.close(handle)
     return digests
 
 
-def _copy_digested(
+def _copy(
     output: OutputFile,
     sources: Mapping[str, int],
     handle: int,
     known: Mapping[str, str],
     on_bytes: OnBytes,
 ) -> Digests:
-    digester = _Digester(output, known)
-    try:
-        for segment in output.segments:
-            for chunk, to in _read(segment, sources[segment.file]):
-                digester.add(chunk)
-                disk.write(handle, chunk, to)
-                on_bytes(len(chunk))
-    finally:
-        digests = digester.finish()
-    return digests
+    """Stream the whole file through the ring."""
+    stream, digester = _Stream(output, sources), Digester(output, known)
+    # Anonymous maps start at a page, as writing past the page cache demands.
+    free = deque(memoryview(mmap.mmap(-1, disk.BUFFER)) for _ in range(_SLOTS))
+    busy: deque[tuple[memoryview, int, list[Future[None]]]] = deque()
+
+    def settle() -> None:
+        """Wait for the oldest buffer, raise what went wrong with it, and free it."""
+        buffer, count, jobs = busy.popleft()
+        for job in jobs:
+            job.result()
+        on_bytes(count)
+        free.append(buffer)
+
+    disk.bypass_cache(handle)
+    with ThreadPoolExecutor(1) as writing, ThreadPoolExecutor(1) as digesting:
+        for at in range(0, output.size, disk.BUFFER):
+            if not free:
+                settle()
+            buffer = free.popleft()
+            view = buffer[: output.size - at]
+            stream.fill(view)
+            jobs = [writing.submit(_put, handle, view, at), digesting.submit(digester.add, view)]
+            busy.append((buffer, len(view), jobs))
+        while busy:
+            settle()
+    return digester.found()
 
 
-def _read(segment: Segment, source: int) -> Iterator[tuple[bytes, int]]:
-    """The bytes of a segment in pieces, each with its place in the target."""
-    done = 0
+def _put(handle: int, view: memoryview, at: int) -> None:
+    """Write whole blocks as they are; the file's last part goes through the page cache."""
+    whole = len(view) // BLOCK * BLOCK
+    if whole:
+        disk.write(handle, view[:whole], at)
+    if whole < len(view):
+        disk.use_cache(handle)
+        disk.write(handle, view[whole:], at + whole)
+
+
+def _copy_range(segment: Segment, source: int, handle: int, on_bytes: OnBytes) -> None:
+    """Copy a range through memory."""
+    done, buffer = 0, memoryview(bytearray(min(disk.BUFFER, segment.length)))
     while done < segment.length:
-        size = min(disk.BUFFER, segment.length - done)
-        chunk = os.pread(source, size, segment.start + done)
-        if not chunk:
-            raise OSError(errno.EIO, f"`{segment.file}` ended early; it was changed meanwhile")
-        yield chunk, segment.to + done
-        done += len(chunk)
-
-
-def copy_segment(segment: Segment, source: int, handle: int, on_bytes: OnBytes) -> None:
-    """Copy a range inside the kernel, or through memory where it cannot."""
-    done = 0
-    while done < segment.length:
-        size = min(_KERNEL_CHUNK, segment.length - done)
-        try:
-            moved = disk.copy_range(source, segment.start + done, handle, segment.to + done, size)
-        except OSError as error:
-            if error.errno not in _CANNOT:
-                raise
-            moved = 0
-        if not moved:
-            rest = Segment(
-                segment.file, segment.start + done, segment.length - done, segment.to + done
-            )
-            for chunk, to in _read(rest, source):
-                disk.write(handle, chunk, to)
-                on_bytes(len(chunk))
-            return
-        done += moved
-        on_bytes(moved)
+        view = buffer[: segment.length - done]
+        count = _read(source, segment.file, view, segment.start + done)
+        disk.write(handle, view[:count], segment.to + done)
+        done += count
+        on_bytes(count)
 
 
 def clone_segment(segment: Segment, source: int, handle: int, on_bytes: OnBytes) -> None:
@@ -202,15 +210,11 @@ def clone_segment(segment: Segment, source: int, handle: int, on_bytes: OnBytes)
     head = -segment.to % BLOCK
     body = (segment.length - head) // BLOCK * BLOCK
     if (segment.start - segment.to) % BLOCK or body <= 0:
-        copy_segment(segment, source, handle, on_bytes)
+        _copy_range(segment, source, handle, on_bytes)
         return
-    tail = segment.length - head - body
-    edges = [(0, head), (head + body, tail)]
-    for offset, length in edges:
-        part = Segment(segment.file, segment.start + offset, length, segment.to + offset)
-        for chunk, to in _read(part, source):
-            disk.write(handle, chunk, to)
-            on_bytes(length)
+    for offset, length in ((0, head), (head + body, segment.length - head - body)):
+        edge = Segment(segment.file, segment.start + offset, length, segment.to + offset)
+        _copy_range(edge, source, handle, on_bytes)
     disk.clone_range(source, segment.start + head, handle, segment.to + head, body)
     on_bytes(body)
 

@@ -15,7 +15,9 @@ from pathlib import Path
 _FICLONERANGE = 0x4020940D
 _AT_FDCWD = -100
 _RENAME_EXCHANGE = 2
-BUFFER = 4 << 20  # bytes read and written at once
+_RWF_DONTCACHE = 0x80
+BLOCK = 4096  # bytes; cloned ranges and direct writes are multiples of it
+BUFFER = 8 << 20  # bytes read and written at once; a multiple of BLOCK
 
 
 def create(path: Path) -> int:
@@ -37,13 +39,46 @@ def write(handle: int, data: bytes | memoryview, at: int) -> None:
     """Write all of `data` at a file offset."""
     view = memoryview(data)
     while view:
-        done = os.pwrite(handle, view, at)
+        try:
+            done = os.pwrite(handle, view, at)
+        except OSError as error:
+            direct = fcntl.fcntl(handle, fcntl.F_GETFL) & os.O_DIRECT
+            if error.errno != errno.EINVAL or not direct:
+                raise
+            use_cache(handle)  # the filesystem wants larger blocks than ours
+            continue
         view, at = view[done:], at + done
 
 
-def copy_range(source: int, start: int, handle: int, to: int, length: int) -> int:
-    """Let the kernel copy up to `length` bytes; returns how many it did."""
-    return os.copy_file_range(source, handle, length, start, to)
+def read(source: int, view: memoryview, at: int) -> int:
+    """Read into a buffer; returns how many bytes, 0 at the end of the file.
+
+    Pages that were not in the page cache are not kept there (Linux 6.14).
+    """
+    try:
+        return os.preadv(source, [view], at, _RWF_DONTCACHE)
+    except OSError as error:
+        if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS):
+            raise
+    return os.preadv(source, [view], at)
+
+
+def bypass_cache(handle: int) -> None:
+    """Write whole blocks from page-aligned buffers straight to the disk, where that can be."""
+    _set_flags(handle, fcntl.fcntl(handle, fcntl.F_GETFL) | os.O_DIRECT)
+
+
+def use_cache(handle: int) -> None:
+    """Write through the page cache again."""
+    _set_flags(handle, fcntl.fcntl(handle, fcntl.F_GETFL) & ~os.O_DIRECT)
+
+
+def _set_flags(handle: int, flags: int) -> None:
+    try:
+        fcntl.fcntl(handle, fcntl.F_SETFL, flags)
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # a filesystem without direct writes
+            raise
 
 
 def clone_range(source: int, start: int, handle: int, to: int, length: int) -> None:

@@ -69,10 +69,9 @@ def count_parameters(checkpoint: Checkpoint) -> ParameterCount:
         if tied and tensor.name.endswith(_HEADS):
             continue
         count = _logical(tensor, names, checkpoint.config)
-        found = checkpoint.stack.layer_of(tensor.name)
         if _TOWER.match(tensor.name):
             towers += count
-        elif tensor.name.startswith("mtp") or (found and found[0] >= checkpoint.depth):
+        elif checkpoint.stack.is_prediction(tensor.name):
             prediction += count
         else:
             total += count

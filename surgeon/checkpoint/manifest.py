@@ -3,7 +3,7 @@
 import json
 import platform
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 from surgeon.checkpoint.strict_json import parse_object
 from surgeon.errors import SurgeonError, UsageError
@@ -30,11 +30,17 @@ class Source(Record):
 
 
 class File(Record):
-    """One written file; `sha256` is null where its bytes were cloned and never read."""
+    """One written file.
+
+    Args:
+        name: in the folder.
+        size: in bytes.
+        digest: `blake3:<hex>`; null where the bytes were cloned or linked and never read.
+    """
 
     name: str
     size: int
-    sha256: str | None
+    digest: str | None
 
 
 class Edit(Record):
@@ -51,22 +57,32 @@ class Manifest(Record):
     Args:
         source: what it was made from.
         plan: which source layer runs at each position.
+        mtp_dropped: whether multi-token-prediction tensors were left behind, here or earlier.
         root: where the source was itself made by this tool, the model at the beginning.
         root_plan: the plan from that model to this one.
         edits: what changed in config.json.
         files: every written file but the manifest.
-        tensors: source tensor name to sha256 of its bytes; empty where they were not read.
+        tensors: source tensor name to digest of its bytes; empty where they were not read.
         carried: other files that travelled.
         left: other files of the source that did not.
         checks: what was verified before publication, in words.
         rebuild: the command that makes it again.
         versions: of what made it.
+
+    Example:
+        >>> import json, surgeon
+        >>> from pathlib import Path
+        >>> text = Path("runs/demo/model/surgeon.json").read_text()
+        >>> made = surgeon.Manifest.from_dict(json.loads(text))
+        >>> made.source.id, made.plan.depth
+        ('planted', 12)
     """
 
-    SCHEMA: ClassVar[str] = "surgeon.manifest/1"
+    SCHEMA: ClassVar[str] = "surgeon.manifest/2"
 
     source: Source
     plan: LayerPlan
+    mtp_dropped: bool = False
     root: Source | None = None
     root_plan: LayerPlan | None = None
     edits: list[Edit]
@@ -78,10 +94,38 @@ class Manifest(Record):
     rebuild: str
     versions: dict[str, str]
 
+    @classmethod
+    def from_dict(cls, data: Any) -> Self:
+        """The manifest that `to_dict` came from, of this schema or the first.
+
+        Raises:
+            UsageError: not a JSON object, another schema tag, or fields that do not fit.
+        """
+        return super().from_dict(_upgraded(data))
+
     @property
     def total_bytes(self) -> int:
         """Bytes of all written files."""
         return sum(file.size for file in self.files)
+
+
+def _upgraded(data: Any) -> Any:
+    """A manifest of the first schema, which had sha256 digests without a name, as of now."""
+    if not isinstance(data, dict) or data.get("schema") != "surgeon.manifest/1":
+        return data
+    try:
+        files = [
+            {"name": file["name"], "size": file["size"], "digest": _sha256(file["sha256"])}
+            for file in data["files"]
+        ]
+        tensors = {name: _sha256(value) for name, value in data["tensors"].items()}
+    except (KeyError, TypeError, AttributeError) as error:
+        raise UsageError(f"surgeon.manifest/1: `files` or `tensors` do not fit: {error}") from error
+    return data | {"schema": Manifest.SCHEMA, "files": files, "tensors": tensors}
+
+
+def _sha256(value: Any) -> str | None:
+    return None if value is None else f"sha256:{value}"
 
 
 def versions() -> dict[str, str]:

@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from surgeon.checkpoint import ancillary, copying, disk
-from surgeon.checkpoint.config import rewrite_config
+from surgeon.checkpoint import ancillary, copying, digest, disk
+from surgeon.checkpoint.config import rewrite_config, spelled_out
 from surgeon.checkpoint.copying import Link, OnBytes
 from surgeon.checkpoint.gate import Gate, Verifier
 from surgeon.checkpoint.guard import refuse_large
@@ -49,9 +49,20 @@ def _nothing(done: int) -> None:
 
 @dataclass(frozen=True)
 class _Job:
-    """What is to be written, known completely before anything is."""
+    """What is to be written, known completely before anything is.
+
+    Args:
+        source: what is copied from; without its prediction tensors where these are dropped.
+        given: config.json of the source as it is in the file.
+        plan: which source layer runs at each position.
+        config: of the result.
+        outputs: weight files.
+        small: other files by name, with their bytes.
+        others: files that travel as they are, and files that do not.
+    """
 
     source: Checkpoint
+    given: dict[str, Any]
     plan: LayerPlan
     config: dict[str, Any]
     outputs: list[OutputFile]
@@ -69,14 +80,20 @@ class _Job:
         )
 
     @property
+    def mtp_dropped(self) -> bool:
+        """Whether prediction tensors stay behind."""
+        return self.source.config is not self.given
+
+    @property
     def key(self) -> str:
         """Digest of the inputs and the layout; equal for runs that write the same."""
-        digest = hashlib.sha256(str((self.plan.depth, self.plan.layers)).encode())
-        digest.update(json.dumps(self.source.stamps(), sort_keys=True).encode())
-        digest.update(self.small["config.json"])
+        inputs = hashlib.sha256(str((self.plan.depth, self.plan.layers)).encode())
+        inputs.update(digest.ALGORITHM.encode())
+        inputs.update(json.dumps(self.source.stamps(), sort_keys=True).encode())
+        inputs.update(self.small["config.json"])
         for output in self.outputs:
-            digest.update(output.name.encode() + output.header)
-        return digest.hexdigest()
+            inputs.update(output.name.encode() + output.header)
+        return inputs.hexdigest()
 
 
 def duplicate(
@@ -86,8 +103,8 @@ def duplicate(
     *,
     force: bool = False,
     dry_run: bool = False,
+    drop_mtp: bool = False,
     link: Link = "auto",
-    digest: bool = True,
     verifier: Verifier | None = None,
     on_warning: Callable[[str], None] | None = None,
     on_bytes: OnBytes | None = None,
@@ -100,10 +117,10 @@ def duplicate(
         out: folder to make; its parent must exist.
         force: replace an existing model folder, once the new one is complete.
         dry_run: do everything but touch the disk.
+        drop_mtp: leave multi-token-prediction (MTP) tensors behind, and say so in the config.
         link: `auto` clones blocks where the filesystem can and copies otherwise; `reflink`
             insists on cloning; `copy` never clones; `hard` links files that stay identical
             (a later change in place would change the source too).
-        digest: take sha256 of files and tensors on the way; cloned bytes are never read.
         verifier: structural verifier to call in this process; None starts a child process,
             so that this one needs no torch.
         on_warning: receives warnings.
@@ -112,9 +129,17 @@ def duplicate(
     Returns:
         The manifest, as written to `surgeon.json`.
 
+    Example:
+        >>> import surgeon
+        >>> base = surgeon.Checkpoint.open(surgeon.resolve("demo:planted").path)
+        >>> plan = surgeon.LayerPlan.duplicate(base.depth, surgeon.Block.parse("4:8"))
+        >>> made = surgeon.duplicate(base, plan, "upgraded")
+        >>> str(made.plan), [edit.key for edit in made.edits]
+        (':8,4:', ['num_hidden_layers'])
+
     Raises:
         Refused: by a guard, before anything is written.
-        UsageError: the plan is for another depth.
+        UsageError: the plan is for another depth, or there is no MTP tensor to drop.
         SurgeonError: reading or writing failed; OUT is as it was before.
     """
     if plan.depth != source.depth:
@@ -124,16 +149,21 @@ def duplicate(
     for warning in refuse_large(source):
         warn(warning)
     refuse_output(source.path, out, force)
+    whole = source
+    if drop_mtp:
+        source = source.without_prediction()
+        if source.by_name.keys() == whole.by_name.keys():
+            raise UsageError(f"`{source.path}` has no multi-token-prediction tensors to drop")
     gate: Gate | None = None
     try:
         with _system_errors(out):
-            job = _prepare(source, plan, clone=False)
+            job = _prepare(source, whole.config, plan, clone=False)
             if dry_run or link in ("copy", "hard") or not _may_clone(source, out):
                 _require_space(job, out)
-            gate = Gate(source.config, job.config, plan, verifier)
+            gate = Gate(spelled_out(whole.config, plan.depth), job.config, plan, verifier)
             if dry_run:
                 return _manifest(job, out, {}, [gate.wait()])
-            return _write(job, out, link, digest, gate, on_bytes or _nothing)
+            return _write(job, out, link, gate, on_bytes or _nothing)
     finally:
         if gate:
             gate.close()
@@ -155,7 +185,7 @@ def _system_errors(out: Path) -> Iterator[None]:
         ) from error
 
 
-def _prepare(source: Checkpoint, plan: LayerPlan, *, clone: bool) -> _Job:
+def _prepare(source: Checkpoint, given: dict[str, Any], plan: LayerPlan, *, clone: bool) -> _Job:
     """Config, layout and small files of the result."""
     config = rewrite_config(source.config, plan, prefix=source.stack.prefix)
     outputs = lay_out(source, plan, clone=clone)
@@ -168,7 +198,8 @@ def _prepare(source: Checkpoint, plan: LayerPlan, *, clone: bool) -> _Job:
             sum(entry.nbytes for entry, _ in entries),
             sum(entry.numel for entry, _ in entries),
         )
-    return _Job(source, plan, config, outputs, small | {"config.json": encode_json(config)}, others)
+    small["config.json"] = encode_json(config)
+    return _Job(source, given, plan, config, outputs, small, others)
 
 
 def _quantisation_files(
@@ -201,9 +232,7 @@ def _require_space(job: _Job, out: Path) -> None:
         )
 
 
-def _write(
-    job: _Job, out: Path, link: Link, digest: bool, gate: Gate, on_bytes: OnBytes
-) -> Manifest:
+def _write(job: _Job, out: Path, link: Link, gate: Gate, on_bytes: OnBytes) -> Manifest:
     """Fill the hidden folder, wait for the verifier, publish."""
 
     def step(done: int) -> None:
@@ -220,10 +249,10 @@ def _write(
                 hint="use --link auto or --link copy",
             )
         if clone:
-            job = _prepare(job.source, job.plan, clone=True)
+            job = _prepare(job.source, job.given, job.plan, clone=True)
         else:
             _require_space(job, out)
-        facts = _write_weights(job, stage, sources, link, clone, digest, step)
+        facts = _write_weights(job, stage, sources, link, clone, step)
         _write_small(job, stage)
         checks = [gate.wait(), _check_result(job, stage.path)]
         _require_unchanged(job.source)
@@ -252,7 +281,6 @@ def _write_weights(
     sources: Mapping[str, int],
     link: Link,
     clone: bool,
-    digest: bool,
     step: OnBytes,
 ) -> dict[str, dict[str, Any]]:
     """Every safetensors file; files that an earlier run finished are taken as they are."""
@@ -268,9 +296,9 @@ def _write_weights(
                 written = copying.Digests()
             else:
                 written = copying.write_output(
-                    output, target, sources, clone=clone, digest=digest, known=known, on_bytes=step
+                    output, target, sources, clone=clone, known=known, on_bytes=step
                 )
-            found = {"sha256": written.file, "tensors": written.tensors}
+            found = {"digest": written.file, "tensors": written.tensors}
             stage.record(output.name, found)
         facts[output.name] = found
         known.update(found["tensors"])
@@ -339,34 +367,30 @@ def _manifest(
     root_plan = (earlier.root_plan or earlier.plan).then(job.plan) if earlier else None
     name = f"{origin.id}@{origin.revision}" if origin.revision else origin.id
     files = [
-        File(name=output.name, size=output.size, sha256=facts.get(output.name, {}).get("sha256"))
+        File(name=output.name, size=output.size, digest=facts.get(output.name, {}).get("digest"))
         for output in job.outputs
     ]
     for small, data in job.small.items():
-        files.append(File(name=small, size=len(data), sha256=hashlib.sha256(data).hexdigest()))
+        files.append(File(name=small, size=len(data), digest=digest.of_bytes(data)))
     for carried in job.others.carried:
         if carried not in job.small:
-            files.append(_described(job.source.path / carried))
+            path = job.source.path / carried
+            size = path.stat().st_size
+            files.append(File(name=carried, size=size, digest=digest.of_range(path)))
     tensors = {key: value for fact in facts.values() for key, value in fact["tensors"].items()}
     return Manifest(
         source=own,
         plan=job.plan,
+        mtp_dropped=job.mtp_dropped or bool(earlier and earlier.mtp_dropped),
         root=root,
         root_plan=root_plan,
-        edits=edits(job.source.config, job.config),
+        edits=edits(job.given, job.config),
         files=files,
         tensors=dict(sorted(tensors.items())),
         carried=list(job.others.carried),
         left=list(job.others.left),
         checks=checks,
-        rebuild=f"surgeon duplicate {name} {out.name} --layers '{job.plan}'",
+        rebuild=f"surgeon duplicate {name} {out.name} --layers '{job.plan}'"
+        + (" --drop-mtp" if job.mtp_dropped else ""),
         versions=versions(),
     )
-
-
-def _described(path: Path) -> File:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(disk.BUFFER):
-            digest.update(chunk)
-    return File(name=path.name, size=path.stat().st_size, sha256=digest.hexdigest())

@@ -38,6 +38,11 @@ class Stack:
         index, dot, rest = name[len(self.prefix) :].partition(".")
         return (int(index), dot + rest) if dot and _is_index(index) else None
 
+    def is_prediction(self, name: str) -> bool:
+        """Whether a tensor belongs to multi-token prediction (MTP), not to the decoder."""
+        found = self.layer_of(name)
+        return bool(_PREDICTION.match(name)) or (found is not None and found[0] >= self.depth)
+
     def renamed(self, name: str, plan: LayerPlan) -> list[str]:
         """The names a source tensor has after the plan: none if dropped, several if repeated."""
         found = self.layer_of(name)

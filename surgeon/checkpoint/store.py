@@ -10,7 +10,7 @@ import hashlib
 import os
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from surgeon.checkpoint.config import (
     model_type_of,
     refuse_unsupported,
     stack_level,
+    without_prediction,
 )
 from surgeon.checkpoint.families import Family
 from surgeon.checkpoint.header import Header, Tensor, read_header
@@ -54,6 +55,12 @@ class Checkpoint:
         stack: where the decoder layers are.
         family: what is known about the model's family.
         opened: stamps of the files when they were read.
+
+    Example:
+        >>> import surgeon
+        >>> base = surgeon.Checkpoint.open(surgeon.resolve("demo:planted").path)
+        >>> base.model_type, base.depth
+        ('llama', 12)
     """
 
     path: Path
@@ -83,6 +90,18 @@ class Checkpoint:
         _require_stored(family, stack, names)
         opened = {name: stamp(path / name) for name in ("config.json", *headers)}
         return cls(path, config, headers, stack, family, opened)
+
+    def without_prediction(self) -> "Checkpoint":
+        """The same checkpoint as if it had no multi-token-prediction (MTP) tensors."""
+        headers = {
+            name: replace(
+                header,
+                tensors=tuple(t for t in header.tensors if not self.stack.is_prediction(t.name)),
+            )
+            for name, header in self.headers.items()
+        }
+        config, stack = without_prediction(self.config), replace(self.stack, extra=0)
+        return replace(self, config=config, headers=headers, stack=stack)
 
     @property
     def depth(self) -> int:

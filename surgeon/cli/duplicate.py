@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, cast, get_args
 import typer
 
 from surgeon.block import Block
-from surgeon.cli import options
+from surgeon.cli import complete, options
 from surgeon.cli.output import Output
 from surgeon.errors import UnknownName, UsageError
 from surgeon.plan import LayerPlan, repeat_blocks
@@ -46,8 +46,16 @@ def duplicate(
         ),
     ] = None,
     link: Annotated[
-        str, typer.Option("--link", help="auto, reflink, copy or hard: how bytes are moved.")
+        str,
+        typer.Option(
+            "--link",
+            help="auto, reflink, copy or hard: how bytes are moved.",
+            autocompletion=complete.one_of("auto", "reflink", "copy", "hard"),
+        ),
     ] = "auto",
+    drop_mtp: Annotated[
+        bool, typer.Option("--drop-mtp", help="Leave multi-token-prediction layers behind.")
+    ] = False,
     emit: Annotated[
         str | None,
         typer.Option("--emit", metavar="mergekit", help="Write the plan to OUT as mergekit YAML."),
@@ -79,6 +87,8 @@ def duplicate(
         name = str(checkpoint.path) if model.startswith("demo:") else model
         if emit != "mergekit":
             raise UnknownName("file format", emit, ["mergekit"])
+        if drop_mtp:
+            raise UsageError("--drop-mtp cannot be said in mergekit YAML; leave out one of the two")
         file = write_mergekit(plan, name, out, force=force, dry_run=dry_run)
         said.result(file, file.text.rstrip(), str(out))
         return
@@ -88,6 +98,7 @@ def duplicate(
         out,
         force=force,
         dry_run=dry_run,
+        drop_mtp=drop_mtp,
         link=cast(Link, link),
         on_warning=said.warning,
     )

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from surgeon.cli import options
+from surgeon.cli import complete, options
 from surgeon.cli.output import Output
 
 EPILOG = "Example:  surgeon verify ./upgraded --base demo:planted --logits"
@@ -19,7 +19,13 @@ def add_to(app: typer.Typer) -> None:
 def verify(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="The checkpoint to verify.")],
     base: Annotated[
-        str | None, typer.Option("--base", metavar="MODEL", help="What it was made from.")
+        str | None,
+        typer.Option(
+            "--base",
+            metavar="MODEL",
+            help="What it was made from.",
+            autocompletion=complete.models,
+        ),
     ] = None,
     logits: Annotated[
         bool, typer.Option("--logits", help="Load both and compare logits (needs --base).")
@@ -36,7 +42,7 @@ def verify(
     out = Output(as_json, quiet, verbose)
     from surgeon.hub import resolve
     from surgeon.report.checkpoints import verification_table
-    from surgeon.verification import verify as look
+    from surgeon.verification.checks import verify as look
 
     source = resolve(base, offline=offline).path if base else None
     found = look(folder, base=source, logits=logits, strict=False)

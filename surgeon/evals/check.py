@@ -88,6 +88,15 @@ def check(
         report: progress callback `(stage, done, total)`.
         watch: called with the verdict so far after each chunk.
 
+    Example:
+        >>> import surgeon
+        >>> base = surgeon.resolve("demo:planted").path
+        >>> result = surgeon.check(base, "runs/demo/model", ["cups"], limit=200)
+        >>> result.verdict.verdict, result.stopped
+        ('improved', 'decided')
+        >>> result.verdict.difference > 0.1
+        True
+
     Raises:
         UsageError: settings that do not fit.
         UnknownName: no such task or split.

@@ -10,7 +10,7 @@ from surgeon.report.tables import plain_table
 if TYPE_CHECKING:
     from surgeon.checkpoint.deploy import Deployment
     from surgeon.checkpoint.inspect import Inspection
-    from surgeon.verification import Verification
+    from surgeon.verification.result import Verification
 
 STATE = {
     "safe": "green",

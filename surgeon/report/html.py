@@ -13,6 +13,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from surgeon.checkpoint.manifest import Manifest
 from surgeon.paired import Verdict
 from surgeon.report import svg
+from surgeon.report.costs import cost_method, cost_rows
 from surgeon.report.flips import flipped
 from surgeon.report.records import RunRecords, layers_in_words, model_reference
 from surgeon.report.verdicts import STOPPED, evidence
@@ -342,6 +343,9 @@ def _cost(records: RunRecords) -> dict[str, Any]:
         counts = inspection.parameters.total, records.saved.parameters.total
         rows.append(_change("parameters", *counts, "{:,.0f}"))
     rows.append(_change("weight files, MB", base_bytes / 1e6, new_bytes / 1e6, "{:,.1f}"))
+    cost = records.outcome.cost
+    if cost is not None:
+        rows += cost_rows(cost)
     note = "Layer compute and key-value cache grow with the layers."
     check = records.check
     if check is not None and "layer_forwards" in check.cost:
@@ -350,11 +354,12 @@ def _cost(records: RunRecords) -> dict[str, Any]:
             f" The check took {check.seconds:.1f} s for both models; sharing layer prefixes, it "
             f"ran {shared:.0%} of the layers that two separate runs would have."
         )
-    return {"cost": rows, "cost_note": f"{note} Tokens per second and memory: not measured."}
+    how = cost_method(cost) if cost else "Tokens per second and memory: not measured."
+    return {"cost": rows, "cost_note": f"{note} {how}"}
 
 
 def _change(name: str, before: float, after: float, form: str) -> tuple[str, ...]:
-    return name, form.format(before), form.format(after), f"{after / before - 1:+.0%}"
+    return name, form.format(before), form.format(after), f"{after / before:.2f}x"
 
 
 def _source_bytes(manifest: Manifest | None) -> int:
@@ -405,7 +410,7 @@ def _provenance(records: RunRecords) -> dict[str, Any]:
             else (f"sha256 of source {name}, its header", str(each.get("header_sha256")))
             for name, each in manifest.source.files.items()
         ]
-        rows += [(f"sha256 of {file.name}", file.sha256 or "not read") for file in manifest.files]
+        rows += [(f"digest of {file.name}", file.digest or "not read") for file in manifest.files]
     if check is not None:
         rows.append(("documents, sha256", str(check.protocol.get("documents_sha256"))))
         rows.append(("protocol, sha256", check.protocol_sha256))

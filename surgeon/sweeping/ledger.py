@@ -28,6 +28,8 @@ from surgeon.evals.stream import Drawn
 
 SCHEMA = "surgeon.ledger/1"
 
+_START = f'{{"schema":"{SCHEMA}"'.encode()
+
 _APPEND = 2**62
 """The byte that is locked while lines are appended; units lock bytes below it."""
 
@@ -89,15 +91,27 @@ class Ledger:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666)
+            self._require_ledger()
             # One descriptor for all locks: closing another one would give them back.
             self._locks = os.open(path.with_name(path.name + ".lock"), os.O_RDWR | os.O_CREAT)
         except OSError as error:
             raise SurgeonError(f"cannot open the ledger `{path}`: {error.strerror}") from error
-        self.refresh()
         with self._locked(_APPEND):
+            self._end_line()
             self.refresh()
             if not self._has_header:
                 self._write([{"schema": SCHEMA, "key": self.key, "inputs": inputs}])
+
+    def _require_ledger(self) -> None:
+        """Refuse a file that is not ours; a first line may have been cut short by a kill."""
+        first, _, rest = os.pread(self._file, 2 * len(_START), 0).partition(b"\n")
+        cut = _START.startswith(first) and (not rest or rest.startswith(_START))
+        if not (first.startswith(_START) or cut):
+            os.close(self._file)
+            raise SurgeonError(
+                f"`{self.path}` is not a ledger of surgeon sweep",
+                hint="give another file with --ledger",
+            )
 
     def close(self) -> None:
         """Close the files; claims that are held are given back."""
@@ -129,12 +143,7 @@ class Ledger:
             parts = (entry[name] for name in ("documents", "score", "gold", "chosen"))
             for document, *row in zip(*parts, strict=True):
                 rows.setdefault(Drawn(entry["task"], document), Row(*row))
-        except (ValueError, KeyError, TypeError) as error:
-            if not self._read_to and not self._has_header and not self.known:
-                raise SurgeonError(
-                    f"`{self.path}` is not a ledger of surgeon sweep",
-                    hint="give another file with --ledger",
-                ) from error
+        except (ValueError, KeyError, TypeError):
             self.broken += 1  # a line cut short by a kill; its rows are measured again
 
     def missing(self, unit: Unit) -> dict[str, list[Drawn]]:
@@ -159,6 +168,7 @@ class Ledger:
             How many rows were added.
         """
         with self._locked(_APPEND):
+            self._end_line()
             self.refresh()
             fresh = [entry for line in lines if (entry := self._fresh(line))]
             self._write(fresh)
@@ -183,15 +193,17 @@ class Ledger:
             **columns,
         }
 
-    def _write(self, entries: Sequence[dict[str, Any]]) -> None:
-        """Append whole lines; the append lock is held, so a cut line is a dead writer's."""
-        text = "".join(
-            json.dumps(e, separators=(",", ":"), allow_nan=False) + "\n" for e in entries
-        )
+    def _end_line(self) -> None:
+        """End a line that was cut short; the append lock is held, so its writer is dead."""
         size = os.fstat(self._file).st_size
         if size and os.pread(self._file, 1, size - 1) != b"\n":
-            text = "\n" + text
-        data = text.encode()
+            self._put(b"\n")
+
+    def _write(self, entries: Sequence[dict[str, Any]]) -> None:
+        lines = [json.dumps(e, separators=(",", ":"), allow_nan=False) + "\n" for e in entries]
+        self._put("".join(lines).encode())
+
+    def _put(self, data: bytes) -> None:
         try:
             while data:
                 data = data[os.write(self._file, data) :]

@@ -125,7 +125,15 @@ class SweepCost(Record):
 
 
 class SweepResult(Record):
-    """The measured effect of every candidate, best first; those a race dropped come last."""
+    """The measured effect of every candidate, best first; those a race dropped come last.
+
+    Example:
+        >>> import surgeon
+        >>> base = surgeon.resolve("demo:planted")
+        >>> found = surgeon.sweep(base.path, ["cups"], sizes=[4], documents=16)
+        >>> len(found.effects), found.depth
+        (9, 12)
+    """
 
     SCHEMA: ClassVar[str] = "surgeon.sweep/1"
 

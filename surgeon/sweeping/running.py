@@ -12,7 +12,7 @@ from surgeon.block import Block
 from surgeon.evals.stream import Drawn, chunks
 from surgeon.sweeping.beam import confirm, confirmed_until, search
 from surgeon.sweeping.effects import Differences
-from surgeon.sweeping.measure import Measurements
+from surgeon.sweeping.measure import UNIT_DOCUMENTS, Measurements
 from surgeon.sweeping.moves import Candidate
 from surgeon.sweeping.race import Race
 from surgeon.sweeping.result import BeamStep, Effect, RaceSummary
@@ -90,7 +90,10 @@ class SweepRun:
 
         def seen(done: int, total: int) -> bool:
             nonlocal taken
-            self._take(family, everyone, self.stream[taken:done])
+            # One look a unit, whether rows are measured now or were there: the same intervals.
+            for start in range(taken, done, UNIT_DOCUMENTS):
+                part = self.stream[start : min(done, start + UNIT_DOCUMENTS)]
+                self._take(family, everyone, part)
             taken = done
             self._tell(family, stage, done, total)
             return done > 0 and self._late()
@@ -105,8 +108,6 @@ class SweepRun:
 
     def _take(self, family: _Family, who: Sequence[int], documents: Sequence[Drawn]) -> Array:
         """Take in measured documents; returns the scores of `who` (L, n)."""
-        if not documents:
-            return np.zeros((len(who), 0))
         some = [family.candidates[at] for at in who]
         scores = np.array([self.measurements.scores(each, documents) for each in some])
         gold = np.array([self.measurements.gold(each, documents) for each in some])
@@ -232,7 +233,7 @@ class SweepRun:
             step = confirmed_until(steps)
             if step is None:
                 return None, "no step of the composition was confirmed on held-out documents"
-            return step.label, f"each of its {len(step.candidate.moves)} steps was confirmed"
+            return step.label, "confirmed on held-out documents, step by step"
         if all(family.dropped):
             return None, "no candidate can beat the base by the margin"
         at, found = family.best, family.differences

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from surgeon.checkpoint.config import spelled_out
 from surgeon.checkpoint.manifest import Manifest, read_manifest
 from surgeon.checkpoint.store import Checkpoint
 from surgeon.errors import SurgeonError
@@ -46,6 +47,12 @@ def verify(
         logits: load both models and compare logits (memory for both in float32).
         strict: raise on a failed check.
 
+    Example:
+        >>> import surgeon
+        >>> base = surgeon.resolve("demo:planted").path
+        >>> surgeon.verify("runs/demo/model", base=base, logits=True).summary
+        'passed: files, digests, tensors, structure, keys, logits'
+
     Raises:
         SurgeonError: the folder holds no readable checkpoint, or, with `strict`, a check failed.
     """
@@ -75,6 +82,8 @@ def _subject(folder: Path | str, base: Path | str | None) -> Subject:
     """Open both checkpoints and find the plan between them."""
     checkpoint, manifest = Checkpoint.open(Path(folder)), read_manifest(Path(folder))
     source = Checkpoint.open(Path(base)) if base else None
+    if manifest and source and manifest.mtp_dropped:
+        source = source.without_prediction()
     plan = manifest.plan if manifest else None
     # A base further up the line: the manifest also has the plan from the beginning.
     if manifest and source and manifest.root_plan and plan and plan.depth != source.depth:
@@ -121,7 +130,8 @@ def _structure(subject: Subject) -> str:
     base, plan = _with_base(subject)
     from surgeon.verification.structure import check_structure
 
-    return check_structure(base.config, subject.checkpoint.config, plan)
+    before = spelled_out(base.config, plan.depth)
+    return check_structure(before, subject.checkpoint.config, plan)
 
 
 def _keys(subject: Subject) -> str:

@@ -1,18 +1,15 @@
 """Files, digests and tensors of a written checkpoint, without loading a model."""
 
-import hashlib
 from collections.abc import Mapping
-from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
 
+from surgeon.checkpoint import digest
 from surgeon.checkpoint.header import Header, Tensor
 from surgeon.checkpoint.manifest import MANIFEST_NAME, Manifest
 from surgeon.checkpoint.store import Checkpoint
 from surgeon.errors import SurgeonError
 from surgeon.plan import LayerPlan
-
-_CHUNK = 4 << 20
 
 
 def check_files(checkpoint: Checkpoint) -> str:
@@ -30,22 +27,6 @@ def check_files(checkpoint: Checkpoint) -> str:
         if names != {tensor.name for tensor in header.tensors}:
             raise SurgeonError(f"the reference parser sees other tensors in `{name}`")
     return f"{len(checkpoint.headers)} weight files agree with the index and the config"
-
-
-def digest_file(path: Path) -> str:
-    """The sha256 of a file, read in pieces.
-
-    Raises:
-        SurgeonError: it cannot be read.
-    """
-    digest = hashlib.sha256()
-    try:
-        with path.open("rb") as file:
-            while chunk := file.read(_CHUNK):
-                digest.update(chunk)
-    except OSError as error:
-        raise SurgeonError(f"cannot read `{path.name}`: {error.strerror}") from error
-    return digest.hexdigest()
 
 
 def check_digests(checkpoint: Checkpoint, manifest: Manifest) -> str:
@@ -68,23 +49,17 @@ def check_digests(checkpoint: Checkpoint, manifest: Manifest) -> str:
         size = (folder / name).stat().st_size
         if size != file.size:
             raise SurgeonError(f"`{name}` has {size:,} bytes, the manifest says {file.size:,}")
-        if file.sha256 is None:
+        if file.digest is None:
             continue  # cloned: its bytes are compared with the base, tensor by tensor
-        if digest_file(folder / name) != file.sha256:
-            raise SurgeonError(f"`{name}` is not what was written: its sha256 differs")
+        if digest.of_range(folder / name, like=file.digest) != file.digest:
+            raise SurgeonError(f"`{name}` is not what was written: its digest differs")
         taken += 1
     return f"{taken} of {len(stated)} files have the digest the manifest states"
 
 
-def _digest_tensor(header: Header, tensor: Tensor) -> str:
-    digest = hashlib.sha256()
-    with header.path.open("rb") as file:
-        file.seek(header.payload + tensor.start)
-        left = tensor.nbytes
-        while left and (chunk := file.read(min(_CHUNK, left))):
-            digest.update(chunk)
-            left -= len(chunk)
-    return digest.hexdigest()
+def _digest_tensor(header: Header, tensor: Tensor, like: str | None = None) -> str:
+    start = header.payload + tensor.start
+    return digest.of_range(header.path, start, tensor.nbytes, like=like)
 
 
 def _placed(checkpoint: Checkpoint) -> dict[str, tuple[Header, Tensor]]:
@@ -127,6 +102,6 @@ def check_tensors(
         header, tensor = found[new]
         if old in originals and (tensor.dtype, tensor.shape) != originals[old][1][1:3]:
             raise SurgeonError(f"tensor `{new}` has another dtype or shape than `{old}`")
-        if _digest_tensor(header, tensor) != digests[old]:
+        if _digest_tensor(header, tensor, digests[old]) != digests[old]:
             raise SurgeonError(f"tensor `{new}` does not have the bytes of `{old}`")
     return f"{len(wanted)} tensors have the bytes of {len(digests)} source tensors"

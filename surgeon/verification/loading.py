@@ -48,7 +48,7 @@ def _report(path: Path) -> dict[str, set[str]]:
             local_files_only=True,
             output_loading_info=True,
         )
-    except (OSError, ValueError, RuntimeError, KeyError) as error:
+    except (OSError, ValueError, RuntimeError, KeyError, TypeError, ArithmeticError) as error:
         raise SurgeonError(f"transformers could not load `{path}`: {error}") from error
     kinds = ("missing_keys", "unexpected_keys", "mismatched_keys")
     return {kind: {_key(item) for item in report.get(kind, ())} for kind in kinds}

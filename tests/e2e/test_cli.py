@@ -14,10 +14,10 @@ from surgeon.checkpoint.store import Checkpoint
 from surgeon.evals.result import CheckResult
 from surgeon.hub import DEMO
 from surgeon.probing.engine import ProbeResult
-from surgeon.verification import Verification
+from surgeon.verification.result import Verification
 
 PLANTED = DEMO / "planted"
-COMMANDS = ("run", "probe", "duplicate", "check", "inspect", "verify")
+COMMANDS = ("run", "probe", "sweep", "duplicate", "check", "inspect", "verify")
 
 
 @pytest.fixture(scope="session")

@@ -41,6 +41,17 @@ def test_mergekit_out_and_in(tmp_path, surgeon):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize(
+    ("more", "reason"),
+    [([], "no multi-token-prediction tensors"), (["--emit", "mergekit"], "--drop-mtp cannot be")],
+)
+def test_prediction_layers_that_cannot_be_dropped(tmp_path, surgeon, more, reason):
+    out = tmp_path / "out"
+    done = surgeon("duplicate", "demo:planted", out, "--block", "4:8", "--drop-mtp", *more)
+    assert done.exit_code == 2 and reason in done.stderr
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.slow
 def test_several_blocks_dropped_layers_and_link_modes(tmp_path, surgeon):
     out = tmp_path / "out"

@@ -1,10 +1,17 @@
 """Dense decoders: the written checkpoint computes what the plan computes in memory."""
 
+import json
+import subprocess
+import sys
+from contextlib import suppress
+
 import pytest
 import torch
+from surgery_families import CASES, DEPTH, config_of
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from surgeon.block import Block
+from surgeon.checkpoint.config import rewrite_config
 from surgeon.checkpoint.rewrite import duplicate
 from surgeon.checkpoint.store import Checkpoint
 from surgeon.errors import UnsupportedModel
@@ -54,6 +61,37 @@ def test_the_child_process_agrees(tmp_path):
     plan = LayerPlan.duplicate(6, Block(2, 4))
     manifest = duplicate(Checkpoint.open(tmp_path / "model"), plan, tmp_path / "out")
     assert manifest.checks[0].startswith("structure: 8 positions of LlamaForCausalLM")
+
+
+LIGHT = """
+import json, sys
+from surgeon.plan import LayerPlan
+from surgeon.verification.__main__ import NOT_NEEDED, lighten
+lighten()
+from surgeon.verification.structure import check_structure
+for line in sys.stdin:
+    name, before, after, plan = json.loads(line)
+    found = check_structure(before, after, LayerPlan.parse(plan, 8))
+    print(json.dumps([name, found]))
+assert not any(sys.modules[name] for name in NOT_NEEDED)
+"""
+
+
+@pytest.mark.slow
+def test_a_process_of_light_imports_says_the_same_of_every_family():
+    plan, questions, wanted = LayerPlan.parse(":7,6:", DEPTH), [], {}
+    for name, case in CASES.items():
+        before = json.loads(json.dumps(config_of(case.model_type, **case.config).to_dict()))
+        with suppress(UnsupportedModel):
+            after = rewrite_config(before, plan)
+            wanted[name] = check_structure(before, after, plan)
+            questions.append(json.dumps([name, before, after, str(plan)]))
+    assert len(wanted) > 100
+    done = subprocess.run(
+        [sys.executable, "-c", LIGHT],
+        input="\n".join(questions), capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert dict(map(json.loads, done.stdout.splitlines())) == wanted
 
 
 def test_the_verifier_sees_a_wrong_result():

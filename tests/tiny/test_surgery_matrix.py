@@ -13,15 +13,17 @@ from collections import Counter
 
 import pytest
 import torch
-from surgery_families import BLOCKS, CASES, DEPTH, config_of
+from safetensors.torch import load_file, save_file
+from surgery_families import BLOCKS, CASES, DEPTH, FULL, KINDS, SLIDING, Case, config_of
 from torch import nn
 from transformers import AutoModelForCausalLM
 
 from surgeon.block import Block
 from surgeon.checkpoint.rewrite import duplicate
 from surgeon.checkpoint.store import Checkpoint
-from surgeon.errors import UnsupportedModel
+from surgeon.errors import SurgeonError, UnsupportedModel
 from surgeon.plan import LayerPlan
+from surgeon.verification.checks import verify
 from surgeon.verification.loading import logits_by_steps
 from surgeon.verification.structure import check_structure
 
@@ -166,6 +168,59 @@ def test_summary():
     assert len(CASES) >= 100
     print(f"\n{len(CASES)} configurations, {len(BLOCKS)} blocks each: {dict(OUTCOMES)}")
     assert OUTCOMES["wrong"] == 0
+
+
+def test_a_pattern_in_letters(tmp_path):
+    """EXAONE-4's `LLLG`, which the library cannot read: the result has the list instead."""
+    build(Case("exaone4", {KINDS: ([SLIDING] * 3 + [FULL]) * 2})).save_pretrained(
+        tmp_path / "source"
+    )
+    loaded, _ = load(tmp_path / "source")
+    state(tmp_path / "source", {KINDS: None, "sliding_window_pattern": "LLLG"})
+    torch.manual_seed(1)
+    tokens = torch.randint(3, 60, (2, 14))
+    for text in BLOCKS:
+        plan, out = LayerPlan.duplicate(DEPTH, Block.parse(text)), tmp_path / text[0]
+        checkpoint = Checkpoint.open(tmp_path / "source")
+        duplicate(checkpoint, plan, out, verifier=check_structure)
+        result, unexpected = load(out)
+        assert not unexpected
+        assert distance(reference(loaded, plan), result, tokens, True) <= TOLERANCE
+        found = verify(out, base=tmp_path / "source")
+        assert {check.state for check in found.checks} == {"passed"}
+        with pytest.raises(SurgeonError, match="cannot use the config"):
+            verify(out, base=tmp_path / "source", logits=True)
+
+
+@pytest.mark.parametrize("model_type", ["deepseek_v3", "glm4_moe"])
+def test_prediction_layers_left_behind(model_type, tmp_path):
+    """A tail as such checkpoints have it: carried behind the new end, or dropped."""
+    head = {"first_k_dense_replace": 3, "num_nextn_predict_layers": 1}
+    build(Case(model_type, head)).save_pretrained(tmp_path / "source")
+    file = tmp_path / "source" / "model.safetensors"
+    tensors = load_file(file)
+    last = f"model.layers.{DEPTH - 1}."
+    tail = {
+        name.replace(last, f"model.layers.{DEPTH}."): value.clone()
+        for name, value in tensors.items()
+        if last in name
+    }
+    tail[f"model.layers.{DEPTH}.eh_proj.weight"] = torch.ones(32, 64)
+    save_file(tensors | tail, file, {"format": "pt"})
+    checkpoint = Checkpoint.open(tmp_path / "source")
+    assert checkpoint.stack.extra == 1
+    plan = LayerPlan.duplicate(DEPTH, Block(4, 6))
+    loaded, _ = load(tmp_path / "source")
+    tokens = torch.randint(3, 60, (2, 14))
+    for drop in (False, True):
+        out = tmp_path / f"out-{drop}"
+        duplicate(checkpoint, plan, out, verifier=check_structure, drop_mtp=drop)
+        result, unexpected = load(out)
+        moved = {key for key in unexpected if key.startswith(f"model.layers.{len(plan)}.")}
+        assert bool(moved) is not drop and moved == set(unexpected)
+        assert distance(reference(loaded, plan), result, tokens, True) <= TOLERANCE
+        found = verify(out, base=tmp_path / "source")
+        assert {check.state for check in found.checks} == {"passed"}
 
 
 def test_the_matrix_would_see_a_silent_error(tmp_path):

@@ -1,21 +1,24 @@
 """`verify` finds what was done to a checkpoint after it was written."""
 
+import hashlib
 import json
 import shutil
 
 import pytest
 import torch
+from safetensors import safe_open
 from surgery_families import config_of
 from test_surgery_matrix import distance, reference
 from transformers import AutoModelForCausalLM, Gemma3Config, Gemma3ForConditionalGeneration
 
 from surgeon.block import Block
-from surgeon.checkpoint.manifest import MANIFEST_NAME
+from surgeon.checkpoint.manifest import MANIFEST_NAME, read_manifest
 from surgeon.checkpoint.rewrite import duplicate
 from surgeon.checkpoint.store import Checkpoint
 from surgeon.errors import SurgeonError
 from surgeon.plan import LayerPlan
-from surgeon.verification import Verification, verify
+from surgeon.verification.checks import verify
+from surgeon.verification.result import Verification
 from surgeon.verification.structure import check_structure
 
 PLAN = LayerPlan.duplicate(8, Block(2, 5))
@@ -66,6 +69,53 @@ def test_a_flipped_bit(made, tmp_path):
 
     found = broken(made, tmp_path, harm)
     assert found["digests"] == found["tensors"] == "failed"
+
+
+def to_first_schema(out):
+    """The manifest as it was when digests were sha256 without a name."""
+    manifest = json.loads((out / MANIFEST_NAME).read_text())
+    manifest["schema"] = "surgeon.manifest/1"
+    manifest["files"] = [
+        {
+            "name": file["name"],
+            "size": file["size"],
+            "sha256": hashlib.sha256((out / file["name"]).read_bytes()).hexdigest(),
+        }
+        for file in manifest["files"]
+    ]
+    with safe_open(out.parent / "base" / SINGLE, "pt") as file:
+        manifest["tensors"] = {
+            name: hashlib.sha256(file.get_tensor(name).numpy().tobytes()).hexdigest()
+            for name in file.keys()  # noqa: SIM118
+        }
+    (out / MANIFEST_NAME).write_text(json.dumps(manifest))
+
+
+def test_a_manifest_of_the_first_schema(made, tmp_path):
+    shutil.copytree(made, tmp_path / "made")
+    out = tmp_path / "made" / "out"
+    to_first_schema(out)
+    found = {check.name: check.state for check in verify(out).checks}
+    assert found["digests"] == found["tensors"] == "passed"
+    manifest = read_manifest(out)
+    assert manifest.files[0].digest.startswith("sha256:")
+    assert manifest.to_dict()["schema"] == "surgeon.manifest/2"
+    with (out / SINGLE).open("r+b") as file:
+        file.seek(-3, 2)
+        file.write(b"???")
+    found = {check.name: check.state for check in verify(out, strict=False).checks}
+    assert found["digests"] == found["tensors"] == "failed"
+
+
+def test_a_digest_nobody_knows_is_an_error(made, tmp_path):
+    def harm(out):
+        text = (out / MANIFEST_NAME).read_text()
+        (out / MANIFEST_NAME).write_text(text.replace("blake3:", "crc1:"))
+
+    shutil.copytree(made / "out", tmp_path / "out")
+    harm(tmp_path / "out")
+    with pytest.raises(SurgeonError, match=r"digests by `crc1` cannot be checked"):
+        verify(tmp_path / "out")
 
 
 def test_swapped_layers(made, tmp_path):

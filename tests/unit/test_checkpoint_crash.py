@@ -21,8 +21,8 @@ from surgeon.plan import LayerPlan
 
 PLAN = LayerPlan.duplicate(4, Block(1, 3))
 CALLS = (
-    "create", "allocate", "write", "copy_range", "sync", "sync_folder", "link", "make_folder",
-    "rename", "exchange", "remove_file", "remove_tree",
+    "create", "allocate", "bypass_cache", "use_cache", "write", "sync", "sync_folder", "link",
+    "make_folder", "rename", "exchange", "remove_file", "remove_tree",
 )  # fmt: skip
 
 
@@ -85,8 +85,7 @@ def count_steps(world, options):
 
 
 OPTIONS = {
-    "digested": {},
-    "by the kernel": {"digest": False},
+    "copied": {},
     "linked": {"link": "hard"},
     "replacing": {"force": True},
 }

@@ -1,5 +1,7 @@
 """The bytes of a rewritten checkpoint against the reference library."""
 
+import errno
+import fcntl
 import json
 import os
 import subprocess
@@ -7,16 +9,18 @@ import sys
 
 import numpy as np
 import pytest
+from blake3 import blake3
 from checkpoints import llama_config, llama_tensors, tree, write_model
 from safetensors import safe_open
 from safetensors.numpy import load_file
 
 from surgeon.block import Block
-from surgeon.checkpoint import layout
+from surgeon.checkpoint import disk, layout
 from surgeon.checkpoint.header import read_header
 from surgeon.checkpoint.manifest import read_manifest
 from surgeon.checkpoint.rewrite import duplicate
 from surgeon.checkpoint.store import Checkpoint
+from surgeon.errors import SurgeonError
 from surgeon.plan import LayerPlan
 
 PLANS = {
@@ -63,20 +67,123 @@ def expected(tensors, plan, prefix="model.layers."):
 
 @pytest.mark.parametrize("shards", [1, 3])
 @pytest.mark.parametrize("link", ["auto", "copy", "hard"])
-@pytest.mark.parametrize("digest", [True, False])
 @pytest.mark.parametrize("plan", PLANS.values(), ids=PLANS)
-def test_tensors_are_the_source_tensors_in_plan_order(tmp_path, plan, digest, link, shards):
+def test_tensors_are_the_source_tensors_in_plan_order(tmp_path, plan, link, shards):
     tensors = llama_tensors()
     model = write_model(tmp_path / "model", tensors, shards=shards)
     before = tree(model)
     out = tmp_path / "out"
-    duplicate(Checkpoint.open(model), plan, out, verifier=agree, link=link, digest=digest)
+    duplicate(Checkpoint.open(model), plan, out, verifier=agree, link=link)
     found, wanted = all_tensors(out), expected(tensors, plan)
     assert found.keys() == wanted.keys()
     assert all(np.array_equal(found[name], wanted[name]) for name in wanted)
     assert json.loads((out / "config.json").read_text()) == llama_config(len(plan))
     assert tree(model) == before
     assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
+
+
+def is_direct(handle):
+    return bool(fcntl.fcntl(handle, fcntl.F_GETFL) & os.O_DIRECT)
+
+
+def odd_tensors():
+    """Sizes that fit no block: many small tensors, an empty one, large ones."""
+    random = np.random.default_rng(0)
+    tensors = llama_tensors()
+    for layer in range(4):
+        name = f"model.layers.{layer}"
+        tensors[f"{name}.odd"] = random.integers(0, 255, 10_001, dtype=np.uint8)
+        tensors[f"{name}.none"] = np.zeros((0, 4), np.float32)
+        tensors[f"{name}.large"] = random.random((100, 77)).astype(np.float32)
+    return tensors
+
+
+@pytest.mark.parametrize("buffer", [4096, 8192, 1 << 20])
+@pytest.mark.parametrize("shards", [1, 3])
+def test_blocks_of_any_number_hold_the_same_bytes(tmp_path, monkeypatch, buffer, shards):
+    monkeypatch.setattr(disk, "BUFFER", buffer)
+    tensors, plan = odd_tensors(), PLANS["block"]
+    model = write_model(tmp_path / "model", tensors, shards=shards)
+    manifest = duplicate(Checkpoint.open(model), plan, tmp_path / "out", verifier=agree)
+    found, wanted = all_tensors(tmp_path / "out"), expected(tensors, plan)
+    assert all(np.array_equal(found[name], wanted[name]) for name in wanted)
+    assert manifest.tensors == {
+        name: f"blake3:{blake3(value.tobytes()).hexdigest()}" for name, value in tensors.items()
+    }
+    for file in manifest.files:
+        data = (tmp_path / "out" / file.name).read_bytes()
+        assert (file.size, file.digest) == (len(data), f"blake3:{blake3(data).hexdigest()}")
+
+
+def refuse_direct_flag(monkeypatch):
+    call, asked = fcntl.fcntl, []
+
+    def refuse(handle, command, argument=0):
+        if command == fcntl.F_SETFL and argument & os.O_DIRECT:
+            asked.append(handle)
+            raise OSError(errno.EINVAL, "no direct writes here")
+        return call(handle, command, argument)
+
+    monkeypatch.setattr(fcntl, "fcntl", refuse)
+    return asked
+
+
+def refuse_direct_write(monkeypatch):
+    call, asked = os.pwrite, []
+
+    def refuse(handle, data, at):
+        asked.append(handle)
+        if is_direct(handle):
+            raise OSError(errno.EINVAL, "larger blocks, please")
+        return call(handle, data, at)
+
+    monkeypatch.setattr(os, "pwrite", refuse)
+    return asked
+
+
+def refuse_read_flag(monkeypatch):
+    call, asked = os.preadv, []
+
+    def refuse(handle, buffers, at, flags=0):
+        if flags:
+            asked.append(handle)
+            raise OSError(errno.EOPNOTSUPP, "an older kernel")
+        return call(handle, buffers, at)
+
+    monkeypatch.setattr(os, "preadv", refuse)
+    return asked
+
+
+@pytest.mark.parametrize("refuse", [refuse_direct_flag, refuse_direct_write, refuse_read_flag])
+def test_systems_that_cannot_pass_the_cache_by(tmp_path, monkeypatch, refuse):
+    tensors, plan = odd_tensors(), PLANS["block"]
+    model = write_model(tmp_path / "model", tensors)
+    asked = refuse(monkeypatch)
+    duplicate(Checkpoint.open(model), plan, tmp_path / "out", verifier=agree)
+    assert asked
+    found, wanted = all_tensors(tmp_path / "out"), expected(tensors, plan)
+    assert all(np.array_equal(found[name], wanted[name]) for name in wanted)
+
+
+def test_other_errors_of_the_disk_are_not_taken_for_that(tmp_path, monkeypatch):
+    model = write_model(tmp_path / "model", odd_tensors())
+    source = Checkpoint.open(model)
+
+    def refuse(handle, data, at):
+        raise OSError(errno.EINVAL if not is_direct(handle) else errno.EIO, "broken")
+
+    monkeypatch.setattr(os, "pwrite", refuse)
+    with pytest.raises(SurgeonError, match=r"writing .* failed"):
+        duplicate(source, PLANS["block"], tmp_path / "out", verifier=agree)
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
+
+
+def test_a_source_that_ends_early_is_an_error(tmp_path, monkeypatch):
+    source = Checkpoint.open(write_model(tmp_path / "model", odd_tensors()))
+    monkeypatch.setattr(disk, "read", lambda source, view, at: 0)
+    with pytest.raises(SurgeonError, match="ended early"):
+        duplicate(source, PLANS["block"], tmp_path / "out", verifier=agree)
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
 
 
 def test_identity_is_the_same_file(tmp_path):
@@ -149,13 +256,11 @@ def test_manifest_says_what_was_done(tmp_path):
     assert {file.name for file in manifest.files} == {
         path.name for path in out.iterdir() if path.name != "surgeon.json"
     }
-    import hashlib
-
     for file in manifest.files:
         data = (out / file.name).read_bytes()
-        assert (file.size, file.sha256) == (len(data), hashlib.sha256(data).hexdigest())
+        assert (file.size, file.digest) == (len(data), f"blake3:{blake3(data).hexdigest()}")
     for name, value in llama_tensors().items():
-        assert manifest.tensors[name] == hashlib.sha256(value.tobytes()).hexdigest()
+        assert manifest.tensors[name] == f"blake3:{blake3(value.tobytes()).hexdigest()}"
 
 
 def test_a_result_of_a_result_names_the_root(tmp_path):

@@ -15,10 +15,12 @@ from surgeon.block import Block
 from surgeon.checkpoint import copying, disk, layout
 from surgeon.checkpoint.config import rewrite_config
 from surgeon.checkpoint.guard import count_parameters
+from surgeon.checkpoint.manifest import Edit
 from surgeon.checkpoint.quantization import expand_name
 from surgeon.checkpoint.rewrite import duplicate
+from surgeon.checkpoint.stack import Stack
 from surgeon.checkpoint.store import Checkpoint
-from surgeon.errors import SurgeonError, UnsupportedModel
+from surgeon.errors import SurgeonError, UnsupportedModel, UsageError
 from surgeon.plan import LayerPlan
 
 PLAN = LayerPlan.duplicate(4, Block(1, 3))  # 0 1 2 1 2 3
@@ -140,6 +142,69 @@ def test_prediction_layers_move_behind_the_new_end(tmp_path):
     assert not any("layers.7." in key for key in found)
 
 
+def predicting(tmp_path, style, shards=3):
+    """A model with prediction tensors: behind the stack, or under a prefix of their own."""
+    if style == "behind the stack":
+        tensors, config = llama_tensors(5), llama_config(4, model_type="deepseek_v3")
+        config |= {"first_k_dense_replace": 0, "num_nextn_predict_layers": 1}
+        return write_model(tmp_path / "model", tensors, config, shards), "model.layers.4."
+    tensors = llama_tensors() | {"mtp.layers.0.up.weight": np.ones((8, 8), np.float32)}
+    config = llama_config(4, model_type="qwen3_next", mtp_num_hidden_layers=1)
+    config |= {"layer_types": ["linear_attention", "full_attention"] * 2}
+    return write_model(tmp_path / "model", tensors, config, shards), "mtp."
+
+
+@pytest.mark.parametrize("shards", [1, 3])
+@pytest.mark.parametrize("style", ["behind the stack", "own prefix"])
+def test_prediction_layers_can_be_left_behind(tmp_path, style, shards):
+    model, prefix = predicting(tmp_path, style, shards)
+    source, out = Checkpoint.open(model), tmp_path / "out"
+    manifest = duplicate(source, PLAN, out, verifier=agree, drop_mtp=True)
+    old, new = written(model), written(out)
+    gone = {name for name in old if name.startswith(prefix)}
+    assert gone and not gone & manifest.tensors.keys()
+    kept = {name: value for name, value in old.items() if name not in gone}
+    wanted = {
+        twin: value
+        for name, value in kept.items()
+        for twin in Stack("model.layers.", 4).renamed(name, PLAN)
+    }
+    assert new.keys() == wanted.keys()
+    assert all(np.array_equal(new[name], wanted[name]) for name in wanted)
+    result = Checkpoint.open(out)  # the index and the config agree with the files
+    assert (result.depth, result.stack.extra, count_parameters(result).prediction) == (6, 0, 0)
+    key = "num_nextn_predict_layers" if prefix.startswith("model") else "mtp_num_hidden_layers"
+    assert result.config[key] == 0
+    assert Edit(key=key, before=1, after=0) in manifest.edits
+    assert manifest.mtp_dropped and manifest.rebuild.endswith(" --drop-mtp")
+    again = duplicate(result, LayerPlan.identity(6), tmp_path / "again", verifier=agree)
+    assert again.mtp_dropped and "--drop-mtp" not in again.rebuild
+    kept = duplicate(source, PLAN, tmp_path / "kept", verifier=agree)
+    assert not kept.mtp_dropped and kept.to_dict()["mtp_dropped"] is False
+
+
+def test_there_must_be_prediction_layers_to_leave_behind(tmp_path):
+    checkpoint = Checkpoint.open(write_model(tmp_path / "model"))
+    with pytest.raises(UsageError, match="no multi-token-prediction tensors to drop"):
+        duplicate(checkpoint, PLAN, tmp_path / "out", verifier=agree, drop_mtp=True)
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
+
+
+def test_exaone_patterns_in_letters_are_spelled_out():
+    full, sliding = "full_attention", "sliding_attention"
+    plan = LayerPlan.parse(":4,:", 8)  # the pattern over twelve layers says the same
+    config = llama_config(8, model_type="exaone4", sliding_window=4, sliding_window_pattern="LLLG")
+    after = rewrite_config(config, plan)
+    assert after["layer_types"] == [sliding, sliding, sliding, full] * 3
+    assert after["sliding_window_pattern"] == "LLLG"
+    shifted = rewrite_config(config, LayerPlan.duplicate(8, Block(1, 3)))
+    assert shifted["layer_types"] == [*[sliding] * 5, full, *[sliding] * 3, full]
+    without = rewrite_config(config | {"sliding_window": None}, plan)
+    assert without["layer_types"] == [full] * 12
+    with pytest.raises(UnsupportedModel, match="sliding_window_pattern"):
+        rewrite_config(config | {"sliding_window_pattern": "LXG"}, plan)
+
+
 @pytest.mark.parametrize(
     "prefix", ["language_model.model.layers.", "model.language_model.layers.", "layers.", "h."]
 )
@@ -220,7 +285,7 @@ def test_cloned_ranges_hold_the_same_tensors(tmp_path, cloning, monkeypatch, pla
             assert np.array_equal(found[key.format(at)], tensors[key.format(layer)])
     # A dropped layer moves what follows it off the block boundaries, so it is copied.
     assert sum(cloning) > (0 if plan == "1:" else 0.5 * total)
-    assert all(file.sha256 is None for file in manifest.files if file.name.endswith("tensors"))
+    assert all(file.digest is None for file in manifest.files if file.name.endswith("tensors"))
 
 
 def test_reflink_is_refused_where_it_cannot_be_done(tmp_path, monkeypatch):
@@ -233,19 +298,6 @@ def test_reflink_is_refused_where_it_cannot_be_done(tmp_path, monkeypatch):
         duplicate(checkpoint, PLAN, tmp_path / "out", verifier=agree, link="reflink")
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
     duplicate(checkpoint, PLAN, tmp_path / "out", verifier=agree, link="auto")
-
-
-def test_kernel_copies_fall_back_to_memory(tmp_path, monkeypatch):
-    def cannot(*arguments):
-        raise OSError(errno.EXDEV, "cannot")
-
-    monkeypatch.setattr(disk, "copy_range", cannot)
-    tensors = llama_tensors()
-    checkpoint = Checkpoint.open(write_model(tmp_path / "model", tensors))
-    duplicate(checkpoint, PLAN, tmp_path / "out", verifier=agree, link="copy", digest=False)
-    found = written(tmp_path / "out")
-    name = "mlp.down_proj.weight"
-    assert np.array_equal(found[f"model.layers.5.{name}"], tensors[f"model.layers.3.{name}"])
 
 
 def test_segments_are_copied_exactly(tmp_path):

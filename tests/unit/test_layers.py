@@ -14,7 +14,7 @@ FLOORS = [
     "checkpoint stats paired recipe",
     "score tasks models",
     "layerwise",
-    "probing evals verification hub selection",
+    "probing evals verification hub selection cost",
     "calibration sweeping",
     "outcome catalogue environment",
     "report runs",
@@ -31,7 +31,7 @@ NO_TORCH = {
 ONLY = {
     "lm_eval": {"evals/harness.py"},
     "huggingface_hub": {"hub.py", "report/card.py"},
-    "matplotlib": {"report/plots.py", "report/plots_check.py"},
+    "matplotlib": {"report/plots.py", "report/plots_check.py", "report/heatmap.py"},
     "ray": {"sweeping/ray_connection.py"},
 }
 
