@@ -40,18 +40,21 @@ class Node:
             assert self.process.poll() is None and time.monotonic() < end, self.log.read_text()
             time.sleep(0.1)
 
-    def freeze(self, what="ray::RemoteWorker"):
-        """Stop the workers whose title starts so, if any; says whether there was one.
+    def workers(self, title="ray::RemoteWorker"):
+        """Its workers whose title starts so.
 
         A worker has the title `ray::RemoteWorker.answer` until its answer is on its way.
         """
-        for process in self.processes():
-            if _title(process).startswith(what):
-                process.suspend()
-                if _title(process).startswith(what):
-                    self.frozen.append(process)
-                else:
-                    process.resume()
+        return [each for each in self.processes() if _title(each).startswith(title)]
+
+    def freeze(self, title="ray::RemoteWorker"):
+        """Stop its workers whose title starts so; says whether there was one."""
+        for process in self.workers(title):
+            process.suspend()
+            if _title(process).startswith(title):
+                self.frozen.append(process)
+            else:
+                process.resume()
         return bool(self.frozen)
 
     def resume(self):

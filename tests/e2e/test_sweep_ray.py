@@ -3,6 +3,7 @@
 import fcntl
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -22,10 +23,11 @@ from surgeon.sweeping.sweep import sweep
 pytest.importorskip("ray", reason="needs ray: pip install 'surgeon[ray]'")
 
 from ray_nodes import Cluster
+from small import hear_ctrl_c
 
 pytestmark = pytest.mark.slow
 
-GRID = {"sizes": [4], "times": [2, 3], "each": True, "documents": 512}
+GRID = {"sizes": [4], "times": [2, 3], "each": True, "documents": 320}
 
 SWEEP = """
 import json, sys
@@ -67,6 +69,7 @@ def start(model, ledger, address):
         stderr=subprocess.PIPE,
         text=True,
         env=environment,
+        preexec_fn=hear_ctrl_c,
     )
 
 
@@ -93,6 +96,27 @@ def known(path):
     return max(0, path.read_bytes().count(b"\n") - 1) if path.exists() else 0
 
 
+def wait_until(true, running=None, seconds=120):
+    end = time.monotonic() + seconds
+    while not true():
+        assert running is None or running.poll() is None, running.communicate()
+        assert time.monotonic() < end
+        time.sleep(0.005)
+
+
+def test_ctrl_c_leaves_the_cluster_as_it_was(cluster, planted, tmp_path):
+    ledger = tmp_path / "stopped.jsonl"
+    running = start(planted, ledger, cluster.address)
+    wait_until(lambda: known(ledger) and cluster.head.workers(), running)
+    running.send_signal(signal.SIGINT)
+    out, err = running.communicate(timeout=30)
+    assert out == ""
+    assert err.splitlines()[-1] == "KeyboardInterrupt"
+    wait_until(lambda: not any(node.workers() for node in cluster.nodes))
+    assert all(node.process.is_running() for node in cluster.nodes)
+    assert set(rows(ledger)[1].values()) == {1}
+
+
 def test_a_node_killed_in_the_middle_changes_nothing(cluster, planted, tmp_path):
     local = tmp_path / "local.jsonl"
     here, _ = finish(start(planted, local, ""))
@@ -100,12 +124,9 @@ def test_a_node_killed_in_the_middle_changes_nothing(cluster, planted, tmp_path)
     spread = tmp_path / "spread.jsonl"
     second = cluster.nodes[-1]
     running = start(planted, spread, cluster.address)
-    end = time.monotonic() + 120
-    while not (known(spread) and second.freeze("ray::RemoteWorker.answer")):
-        assert running.poll() is None and time.monotonic() < end, "the node never got a unit"
-        if known(spread) and not cluster.head.frozen:
-            cluster.head.freeze()  # or it may do all the work while the other node loads
-        time.sleep(0.005)
+    wait_until(lambda: known(spread), running)
+    cluster.head.freeze()  # or it may do all the work while the other node loads
+    wait_until(lambda: second.freeze("ray::RemoteWorker.answer"), running)
     before = known(spread)
     second.kill()  # at work on a unit for certain: its worker is stopped in the middle of it
     cluster.head.resume()
@@ -130,10 +151,7 @@ def test_a_process_on_the_same_ledger_shares_the_work(cluster, planted, tmp_path
         # About half of the units are claimed by this process.
         fcntl.lockf(locks, fcntl.LOCK_EX, 2**55, 0)
         running = start(planted, ledger, cluster.address)
-        end = time.monotonic() + 120
-        while not known(ledger):
-            assert running.poll() is None and time.monotonic() < end
-            time.sleep(0.05)
+        wait_until(lambda: known(ledger), running)
         alone = sweep(planted, ["cups"], **GRID, ledger=ledger)
     spread, _ = finish(running)
     got, times = rows(ledger)
