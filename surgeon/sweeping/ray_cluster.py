@@ -29,6 +29,10 @@ from surgeon.sweeping.work import Setting
 from surgeon.version import __version__
 
 POLL_SECONDS = 1.0
+
+ASK_SECONDS = 10.0
+"""How often to ask whether to stop while nothing new is known."""
+
 RETRIES = 3
 """How often a unit is given to another worker after one was lost with it."""
 
@@ -74,6 +78,7 @@ class RayExecutor:
         self._idle: list[Any] = []
         self._flights: dict[Any, _Flight] = {}
         self._dead_at_start = 0
+        self._losses = 0
         self._ray, self._ours = connect(address)
         lost = self._ray.exceptions
         self._lost = (
@@ -95,7 +100,8 @@ class RayExecutor:
     @property
     def notes(self) -> list[str]:
         """What a reader of the rows must know."""
-        return list(self._notes)
+        lost = f"workers lost while they measured: {self._losses}; others did their part"
+        return [*self._notes, *([lost] if self._losses else [])]
 
     def finish(self, ledger: Ledger, units: Sequence[Unit], stop: Stop) -> None:
         """Have units answered, or wait for who does, until all rows are known or told to stop.
@@ -106,19 +112,25 @@ class RayExecutor:
         """
         waiting = [unit for unit in units if ledger.missing(unit)]
         losses: Counter[Unit] = Counter()
-        ready_at = time.monotonic()
+        asked = ready = time.monotonic()
         try:
             while waiting or self._flights:
                 self._staff(len(waiting) + len(self._flights))
-                self._send(ledger, waiting)
-                if not self._land(ledger, waiting, losses):
+                news = self._send(ledger, waiting)
+                news = self._land(ledger, waiting, losses) or news
+                if not self._idle and not self._flights:  # others may do it all
                     ledger.refresh()
-                    waiting[:] = [unit for unit in waiting if ledger.missing(unit)]
-                if stop():
-                    return
+                    left = [unit for unit in waiting if ledger.missing(unit)]
+                    news = news or len(left) < len(waiting)
+                    waiting[:] = left
+                now = time.monotonic()
+                if news or now - asked > ASK_SECONDS:
+                    asked = now
+                    if stop():
+                        return
                 if self._idle or self._flights:
-                    ready_at = time.monotonic()
-                self._give_up(time.monotonic() - ready_at)
+                    ready = now
+                self._give_up(now - ready)
         finally:
             for flight in self._flights.values():
                 flight.claim.close()
@@ -142,49 +154,55 @@ class RayExecutor:
             actor = self._actor.remote()
             self._starting[actor.start.remote(*self._orders)] = actor
 
-    def _send(self, ledger: Ledger, waiting: list[Unit]) -> None:
-        """Give each idle worker a unit that nobody else works on."""
+    def _send(self, ledger: Ledger, waiting: list[Unit]) -> bool:
+        """Give each idle worker a unit that nobody else works on; says if others answered one."""
+        news = False
         for unit in list(waiting):
             if not self._idle:
-                return
+                break
             with ExitStack() as claim:
                 if not claim.enter_context(ledger.claim(unit)):
                     continue
                 waiting.remove(unit)
                 missing = ledger.missing(unit)
                 if not missing:
+                    news = True
                     continue
                 # All documents of the unit, whatever is missing: other batches round otherwise.
                 plans = tuple(plan for plan in unit.plans if plan in missing)
                 actor = self._idle.pop()
                 reference = actor.answer.remote(Unit(plans, unit.documents))
                 self._flights[reference] = _Flight(unit, actor, claim.pop_all())
+        return news
 
     def _land(self, ledger: Ledger, waiting: list[Unit], losses: Counter[Unit]) -> bool:
-        """Wait for a worker that is ready or has an answer; says whether one came in time."""
+        """Wait for a worker that is ready or has an answer; says whether rows came in time."""
         pending = [*self._flights, *self._starting]
         if not pending:
             time.sleep(POLL_SECONDS)
             return False
+        news = False
         done, _ = self._ray.wait(pending, timeout=POLL_SECONDS)
         for reference in done:
             if reference in self._starting:
                 self._welcome(reference)
                 continue
             flight = self._flights.pop(reference)
+            self._idle.append(flight.actor)
             with flight.claim:
                 try:
                     answer = self._get(reference)
                 except self._lost as error:
-                    self._dismiss(flight.actor)
+                    self._dismiss(self._idle.pop())
                     losses[flight.unit] += 1
+                    self._losses += 1
                     if losses[flight.unit] > RETRIES:
                         raise _lost_too_often(losses[flight.unit], error) from error
                     waiting.insert(0, flight.unit)
                     continue
-                self._idle.append(flight.actor)
                 self._count(answer, ledger.append(answer.lines))
-        return bool(done)
+                news = True
+        return news
 
     def _count(self, answer: Answer, rows: int) -> None:
         self.evaluations += rows
@@ -193,17 +211,16 @@ class RayExecutor:
 
     def _welcome(self, reference: Any) -> None:
         """Take in a worker that has loaded its model."""
-        actor = self._starting.pop(reference)
+        self._idle.append(self._starting.pop(reference))
         try:
             self._get(reference)
         except self._lost as error:
-            self._dismiss(actor)
+            self._dismiss(self._idle.pop())
             self._dead_at_start += 1
             if self._dead_at_start > RETRIES * max(1, self._seats()):
                 raise _lost_too_often(self._dead_at_start, error) from error
             return
         self._dead_at_start = 0
-        self._idle.append(actor)
         self.workers = max(self.workers, len(self._idle) + len(self._flights))
 
     def _get(self, reference: Any) -> Any:

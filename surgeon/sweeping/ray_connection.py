@@ -16,6 +16,14 @@ CONNECT_SECONDS = 60
 
 _ADDRESS = re.compile(r"(?P<host>[\w.\-]+|\[[0-9a-fA-F:]+\]):(?P<port>\d{1,5})")
 
+_QUIET = {
+    "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",  # under `uv run` it would ship the working directory
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_DEDUP_LOGS": "1",  # makes the next one work
+    "RAY_DEDUP_LOGS_SKIP_REGEX": ".*",  # what the cluster has to say goes to stdout otherwise
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # a notice about a future version
+}
+
 _PROBE = """
 import sys, ray
 try:
@@ -41,10 +49,7 @@ def connect(address: str) -> tuple[ModuleType, bool]:
         UsageError: an address of another form.
         SurgeonError: the package is missing, or the cluster does not answer in time.
     """
-    # Read when ray is imported. Under `uv run` it would ship the working directory.
-    os.environ["RAY_ENABLE_UV_RUN_RUNTIME_ENV"] = "0"
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # silences a notice
+    os.environ.update(_QUIET)  # read when ray is imported
     try:
         import ray
     except ModuleNotFoundError as error:
