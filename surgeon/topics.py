@@ -62,12 +62,21 @@ check.json      the verdict with its numbers             surgeon.check/1
 cost.json       tokens per second and memory             surgeon.cost/1
 rows.jsonl      both models' answer to each document
 candidates.jsonl  the candidates ever checked in this folder, one a line
+sweep.*         with `sweep: true`, as below
 run.json        what it all came to; what run --json prints   surgeon.run/1
 report.html     the run on one page; loads nothing
 report.md       the run for a pull request
 stages.json     which stages are done and what from
 
-A finished stage is not run again while its inputs are the same. JSON: null is not measured."""
+A finished stage is not run again while its inputs are the same. JSON: null is not measured.
+
+Files of a sweep (surgeon sweep --out DIR).
+
+sweep.json      every candidate's effect, the winner     surgeon.sweep/1
+sweep.jsonl     the ledger: rows by plan and document, append-only; several sweeps may work on
+                one at a time, and a stopped one goes on; sweep.jsonl.lock holds their claims
+sweep.html      heat maps, all candidates, predictions; loads nothing
+sweep_*.png     the same as figures, where matplotlib is installed"""
 
 TOPICS = {
     "environment": ENVIRONMENT,

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from surgeon.cli import options
+from surgeon.cli import complete, options
 from surgeon.cli.output import Output
 from surgeon.errors import UsageError
 
@@ -38,7 +38,11 @@ def sweep(
     ] = False,
     task: Annotated[
         list[str] | None,
-        typer.Option("--task", help="A bundled or any lm-eval task; may be repeated."),
+        typer.Option(
+            "--task",
+            help="A bundled or any lm-eval task; may be repeated.",
+            autocompletion=complete.tasks,
+        ),
     ] = None,
     split: Annotated[
         str, typer.Option("--split", help="Of bundled tasks: select, confirm or calibrate.")

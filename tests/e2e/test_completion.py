@@ -35,7 +35,8 @@ COMMANDS = [
     "push",
     "env",
     "help",
-    "recipes", "sweep",
+    "recipes",
+    "sweep",
 ]
 
 

@@ -16,6 +16,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from surgeon.block import Block
 from surgeon.outcome import Outcome
 from surgeon.recipe import Recipe, load_recipe
+from surgeon.sweeping.result import SweepResult
 
 pytestmark = pytest.mark.slow
 
@@ -53,6 +54,31 @@ def test_every_record_is_on_disk_and_the_recipe_runs_again(finished_run):
         assert record["schema"].startswith("surgeon.")
     assert json.loads((folder / "run.json").read_text()) == outcome
     assert load_recipe(str(folder / "recipe.yaml")) == Recipe.from_part(outcome["recipe"])
+
+
+def test_a_run_with_a_sweep_takes_the_best_block_and_holds_the_probe_against_it(tmp_path, surgeon):
+    folder = tmp_path / "run"
+    more = ("--set", "sweep=true", "--set", "cost.enabled=false", *SMALL)
+    done = surgeon("run", "demo", "--out", folder, "--json", *more)
+    outcome = json.loads(done.stdout)
+    jsonschema.validate(outcome, Outcome.json_schema())
+    names = [stage["name"] for stage in outcome["stages"]]
+    assert names == ["inspect", "probe", "sweep", "select", "duplicate", "verify", "check"]
+    swept = SweepResult.from_dict(json.loads((folder / "sweep.json").read_text()))
+    tried = outcome["selection"]["tried"]
+    assert len(tried) == len(swept.effects) == 27
+    assert outcome["selection"]["winner"] == swept.effects[0].label
+    assert [each.scorer for each in swept.predictions] == outcome["recipe"]["probe"]["scorers"]
+    page = (folder / "report.html").read_text()
+    assert "Prediction against measurement" in page and "sweep.html" in page
+    assert "a random block" in (folder / "report.md").read_text()
+    asked = (folder / "sweep.jsonl").read_bytes()
+    again = surgeon("run", "demo", "--out", folder, "--json", *more)
+    assert all(stage["reused"] for stage in json.loads(again.stdout)["stages"])
+    changed = ("--set", "check.margin=0.05")
+    third = json.loads(surgeon("run", "demo", "--out", folder, "--json", *more, *changed).stdout)
+    assert not next(stage for stage in third["stages"] if stage["name"] == "sweep")["reused"]
+    assert (folder / "sweep.jsonl").read_bytes() == asked  # judged anew from the same rows
 
 
 def test_plain_transformers_loads_the_model_and_it_solves_long_chains(finished_run):

@@ -117,6 +117,9 @@ def test_the_recipes_of_the_demo_models_run(name, tmp_path):
 
 
 def test_the_sweep_recipe_measures_every_block(tmp_path):
-    more = ["--set", "select.candidates={anomaly: 1000}", "--set", "select.budget=1000"]
-    outcome = run(SWEEP, tmp_path / "run", *more)
+    outcome = run(SWEEP, tmp_path / "run")
     assert len(outcome["selection"]["tried"]) == 3 * 12 - 9
+    swept = json.loads((tmp_path / "run" / "sweep.json").read_text())
+    assert {each["scorer"] for each in swept["predictions"]} == set(
+        outcome["recipe"]["probe"]["scorers"]
+    )
