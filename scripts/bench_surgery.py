@@ -152,7 +152,7 @@ def measure(scratch, options, cold):
     python = [sys.executable, "-c"]
     place = ["@now", str(source), str(out), BLOCK]
     methods = {
-        "cp of the result": ["cp", "-r", str(reference), str(out)],
+        "cp of the result": ["cp", "-r", "--reflink=never", str(reference), str(out)],
         "surgeon": [*python, SURGEON, *place, "digest", "verify"],
         "surgeon without the verifier": [*python, SURGEON, *place, "digest"],
         "surgeon, bytes alone": [*python, SURGEON, *place],
