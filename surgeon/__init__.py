@@ -54,6 +54,8 @@ if TYPE_CHECKING:
     from surgeon.score.base import Ranking as Ranking
     from surgeon.selection import Selection as Selection
     from surgeon.stats import LayerStats as LayerStats
+    from surgeon.sweeping.result import SweepResult as SweepResult
+    from surgeon.sweeping.sweep import sweep as sweep
     from surgeon.verification.checks import verify as verify
 
 _HOMES = {
@@ -71,6 +73,7 @@ _HOMES = {
     "Recipe": "recipe",
     "Selection": "selection",
     "SurgeonError": "errors",
+    "SweepResult": "sweeping.result",
     "Verdict": "paired",
     "check": "evals.check",
     "duplicate": "checkpoint.rewrite",
@@ -81,6 +84,7 @@ _HOMES = {
     "push": "release",
     "resolve": "hub",
     "run": "pipeline",
+    "sweep": "sweeping.sweep",
     "verify": "verification.checks",
 }
 

@@ -14,6 +14,11 @@ _PATTERN = r"^(\d{1,5}):(\d{1,5})$"
 class Block:
     """Layers `start` .. `stop - 1`; never empty.
 
+    Example:
+        >>> import surgeon
+        >>> surgeon.Block.parse("6:11").layers
+        range(6, 11)
+
     Raises:
         UsageError: `start` is negative or not below `stop`.
     """

@@ -28,6 +28,14 @@ class SurgeonError(Exception):
     Args:
         message: the fact with its value.
         hint: what to do next, or None.
+
+    Example:
+        >>> import surgeon
+        >>> try:
+        ...     surgeon.resolve("demo:plantd")
+        ... except surgeon.SurgeonError as error:
+        ...     print(error, error.exit_code, error.hint, sep="; ")
+        unknown demo model `plantd`; known: control, planted; 2; did you mean `planted`?
     """
 
     exit_code = 1

@@ -70,6 +70,11 @@ def resolve(model: str, *, offline: bool = False) -> Source:
         model: a folder, `demo:NAME`, or `owner/name[@revision]`.
         offline: use the cache only.
 
+    Example:
+        >>> import surgeon
+        >>> surgeon.resolve("demo:planted").path.name
+        'planted'
+
     Raises:
         UsageError: neither a folder nor a repository id.
         UnknownName: no such demo model.

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import ClassVar, Literal
 
+from surgeon.cost.result import Cost
 from surgeon.hub import Source, Uploaded
 from surgeon.paired import Verdict
 from surgeon.plan import LayerPlan
@@ -26,7 +27,16 @@ class Outcome(Record):
     """What a run came to.
 
     `conclusion` is the verdict on documents that chose nothing, or `no winner`; then `plan`
-    and `model` are None, and `verdict` is that of the best block on the `select` split.
+    and `model` are None, and `verdict` is that of the best block on the `select` split. `cost` is
+    None where it was not asked for, or no model was saved.
+
+    Example:
+        >>> import json, surgeon
+        >>> from pathlib import Path
+        >>> text = Path("runs/demo/run.json").read_text()
+        >>> outcome = surgeon.Outcome.from_dict(json.loads(text))
+        >>> outcome.conclusion, outcome.meets("not-worse")
+        ('improved', True)
     """
 
     SCHEMA: ClassVar[str] = "surgeon.run/1"
@@ -41,6 +51,7 @@ class Outcome(Record):
     verdict: Verdict | None
     conclusion: Conclusion
     warnings: tuple[str, ...]
+    cost: Cost | None = None
 
     @property
     def seconds(self) -> float:
@@ -57,7 +68,15 @@ class Outcome(Record):
 
 
 class Pushed(Record):
-    """What a push came to; `upload` is None where it was a dry run."""
+    """What a push came to; `upload` is None where it was a dry run.
+
+    Example:
+        >>> import surgeon
+        >>> from pathlib import Path
+        >>> pushed = surgeon.push(Path("runs/demo"), "me/upgraded", dry_run=True)
+        >>> "model.safetensors" in pushed.files, pushed.upload
+        (True, None)
+    """
 
     SCHEMA: ClassVar[str] = "surgeon.push/1"
 

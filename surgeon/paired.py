@@ -46,6 +46,18 @@ class Verdict(Record):
     sequential, and NaN for O'Brien-Fleming looks; `e` is NaN for all but the sequential.
     `docs_needed` is how many more documents a decision would likely need if wins and losses
     go on as so far; None where that is unknown or more than a million.
+
+    Example:
+        >>> import json, surgeon
+        >>> from pathlib import Path
+        >>> text = Path("runs/demo/check.json").read_text()
+        >>> result = surgeon.CheckResult.from_dict(json.loads(text))
+        >>> verdict = result.verdict
+        >>> verdict.verdict, verdict.n == verdict.wins + verdict.losses + verdict.ties
+        ('improved', True)
+        >>> low, high = verdict.interval
+        >>> low < verdict.difference < high
+        True
     """
 
     SCHEMA = "surgeon.verdict/1"

@@ -1,4 +1,4 @@
-"""The chain: inspect, probe, select, duplicate, verify, check. Where the stages meet.
+"""The chain: inspect, probe, select, duplicate, verify, check, cost. Where the stages meet.
 
 No stage's work is done here. Each stage's record lands in the run folder before the next
 one starts, so a run that was stopped goes on where it was.
@@ -16,6 +16,7 @@ from surgeon.checkpoint.inspect import Inspection, inspect
 from surgeon.checkpoint.manifest import Manifest, read_manifest
 from surgeon.checkpoint.rewrite import duplicate
 from surgeon.checkpoint.store import Checkpoint
+from surgeon.cost import Cost, measure_cost
 from surgeon.evals import quick
 from surgeon.evals.check import check
 from surgeon.evals.result import CheckResult
@@ -27,12 +28,17 @@ from surgeon.plan import LayerPlan
 from surgeon.probing.engine import ProbeResult, probe
 from surgeon.recipe import Recipe
 from surgeon.record import Record
+from surgeon.report.costs import cost_line
 from surgeon.report.records import ROWS_NAME
+from surgeon.report.sweep_write import write_sweep
 from surgeon.report.tables import verdict_line
 from surgeon.report.write import write_reports
 from surgeon.runs import RunFolder, write_text
 from surgeon.score import get_scorer
 from surgeon.selection import Selection, propose, select, take_first
+from surgeon.sweeping.result import SweepResult
+from surgeon.sweeping.selecting import selection_from
+from surgeon.sweeping.sweep import sweep
 from surgeon.verification.checks import verify
 from surgeon.verification.result import Verification
 
@@ -63,6 +69,15 @@ def run(
         keep: duplicate the best measured block even if none gained enough.
         report: progress callback within a stage.
         say: called with each stage's summary when it is done.
+
+    Example:
+        >>> import surgeon
+        >>> from pathlib import Path
+        >>> quickly = {"select.refine": "false", "cost.enabled": "false"}
+        >>> recipe = surgeon.load_recipe("demo", quickly)
+        >>> outcome = surgeon.run(recipe, surgeon.resolve(recipe.model), Path("runs/mine"))
+        >>> outcome.conclusion, outcome.model.name
+        ('improved', 'model')
 
     Raises:
         Refused: a guard said no; nothing was written.
@@ -122,6 +137,7 @@ class _Run:
         selection = self._select(self._probe())
         plan = self._plan(selection)
         verdict = self._save_and_check(plan) if plan else selection.verdict
+        cost = self._cost(plan) if plan else None
         outcome = Outcome(
             recipe=self.recipe,
             source=self.source,
@@ -133,6 +149,7 @@ class _Run:
             verdict=verdict,
             conclusion=_conclude(plan, verdict),
             warnings=tuple(self.warnings),
+            cost=cost,
         )
         write_text(self.folder.file("run"), outcome.to_json())
         write_reports(self.folder.path)
@@ -188,6 +205,8 @@ class _Run:
         inputs = {**self._probe_inputs, "select": step.model_dump(mode="json"), "margin": margin}
 
         def compute() -> Selection:
+            if swept is not None:
+                return selection_from(swept, probed.rankings, step.min_gain)
             if not isinstance(step.candidates, dict):
                 return take_first(probed.rankings)
             return select(
@@ -200,7 +219,35 @@ class _Run:
                 min_gain=step.min_gain,
             )
 
-        return self._stage("select", inputs, Selection, compute, lambda made: made.reason)
+        swept = self._sweep(probed, inputs) if self.recipe.sweep else None
+        inputs["sweep"] = self.recipe.sweep
+        selection = self._stage("select", inputs, Selection, compute, lambda made: made.reason)
+        self.__dict__.pop("_measurer", None)  # the stages that follow load models of their own
+        return selection
+
+    def _sweep(self, probed: ProbeResult, inputs: dict[str, Any]) -> SweepResult:
+        step = self.recipe.select
+
+        def compute() -> SweepResult:
+            found = sweep(
+                self.source.path,
+                [step.task],
+                sizes=self.recipe.probe.sizes,
+                split="select",
+                documents=step.documents,
+                against=probed.rankings,
+                ledger=self.folder.path / "sweep.jsonl",
+                margin=self.recipe.check.margin,
+                seed=self.recipe.seed,
+                device=self.recipe.device,
+                dtype=self.recipe.dtype,
+                name=self.source.name,
+                report=self.report,
+            )
+            write_sweep(found, self.folder.path)
+            return found
+
+        return self._stage("sweep", inputs, SweepResult, compute, _say_sweep)
 
     @cached_property
     def _measurer(self) -> quick.Measurer:
@@ -275,6 +322,28 @@ class _Run:
         )
         return checked.verdict
 
+    def _cost(self, plan: LayerPlan) -> Cost | None:
+        step = self.recipe.cost
+        if not step.enabled:
+            return None
+        numbers = step.model_dump(exclude={"enabled"})
+
+        def compute() -> Cost:
+            return measure_cost(
+                self.source.path,
+                self.model,
+                **numbers,
+                device=self.device.value,
+                dtype=self.dtype.value,
+                report=self.report,
+            )
+
+        inputs = {"plan": str(plan), "cost": numbers, "device": self.device.value}
+        # What failed for want of memory may work the next time.
+        return self._stage(
+            "cost", inputs, Cost, compute, cost_line, lambda made: made.missing is None
+        )
+
 
 def _conclude(plan: LayerPlan | None, verdict: Verdict | None) -> Conclusion:
     return verdict.verdict if plan and verdict else "no winner"
@@ -289,6 +358,14 @@ def _say_inspection(made: Inspection) -> str:
 def _say_probe(made: ProbeResult) -> str:
     firsts = [f"{r.scorer} {r.best.block}" for r in made.rankings if r.best]
     return f"{made.prompts.count} prompts; first choices: {', '.join(firsts)}"
+
+
+def _say_sweep(made: SweepResult) -> str:
+    best = made.effects[0]
+    return (
+        f"{len(made.effects)} blocks on {made.documents} documents; "
+        f"best {best.label}, {best.difference:+.3f}"
+    )
 
 
 def _say_duplicate(made: Manifest) -> str:

@@ -28,6 +28,12 @@ class LayerPlan:
         depth: number of decoder layers of the source model.
         layers: source layer index at each position, each in `0 .. depth - 1`.
 
+    Example:
+        >>> import surgeon
+        >>> plan = surgeon.LayerPlan.duplicate(6, surgeon.Block(2, 4))
+        >>> str(plan), plan.layers
+        (':4,2:', (0, 1, 2, 3, 2, 3, 4, 5))
+
     Raises:
         UsageError: no layers, too many layers, or an index out of range.
     """

@@ -71,16 +71,43 @@ class CheckStep(Record):
     level: Annotated[float, Field(gt=0.5, lt=1)] = 0.95
 
 
+class CostStep(Record):
+    """How tokens per second and memory of base and new model are measured.
+
+    Both generate `tokens` tokens after a prompt of `prompt` tokens, in turns: up to `repeats`
+    times, and no turn begins after `seconds`.
+    """
+
+    enabled: bool = True
+    prompt: Positive = 128
+    tokens: Annotated[int, Field(ge=2)] = 32
+    repeats: Positive = 5
+    seconds: Annotated[float, Field(gt=0)] = 60.0
+
+
 class Recipe(Record):
-    """One whole run: model, probe, select, check."""
+    """One whole run: model, probe, select, check, cost.
+
+    With `sweep`, every block of the probe's sizes is measured on the documents of `select`;
+    the best one is taken, and the scorers are held against what was measured. Then
+    `select.candidates`, `refine` and `budget` mean nothing.
+
+    Example:
+        >>> import surgeon
+        >>> recipe = surgeon.Recipe(model="demo:planted")
+        >>> recipe.check.tasks, recipe.check.documents
+        (('deduction',), 1000)
+    """
 
     SCHEMA = "surgeon.recipe/1"
 
     name: str = "recipe"
     model: str
     probe: ProbeStep = ProbeStep()
+    sweep: bool = False
     select: SelectStep = SelectStep()
     check: CheckStep = CheckStep()
+    cost: CostStep = CostStep()
     device: str = "auto"
     dtype: str = "auto"
     seed: int = 0
@@ -123,6 +150,12 @@ def load_recipe(name: str, settings: dict[str, str] | None = None) -> Recipe:
     Args:
         name: a file or a shipped recipe's name.
         settings: overrides by dotted key, values as YAML text: `{"check.documents": "500"}`.
+
+    Example:
+        >>> import surgeon
+        >>> recipe = surgeon.load_recipe("demo", {"check.documents": "500"})
+        >>> recipe.model, recipe.check.documents
+        ('demo:planted', 500)
 
     Raises:
         RecipeError: not YAML, unknown keys or wrong values; all problems in one message.

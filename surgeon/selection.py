@@ -39,6 +39,14 @@ class Selection(Record):
     """What was measured, and the block that won, if any did.
 
     The intervals of `tried` hold together for all `budget` blocks that may be measured.
+
+    Example:
+        >>> import json, surgeon
+        >>> from pathlib import Path
+        >>> text = Path("runs/demo/select.json").read_text()
+        >>> made = surgeon.Selection.from_dict(json.loads(text))
+        >>> made.task, made.winner in [each.block for each in made.tried]
+        ('cups', True)
     """
 
     SCHEMA: ClassVar[str] = "surgeon.select/1"
@@ -188,7 +196,7 @@ def plan_from(result: Any, depth: int, times: int = 2) -> LayerPlan:
 
     Args:
         result: a probe (first block of its first scorer), a selection or a run (the
-            winner), a manifest or a plan, as parsed JSON.
+            winner), a sweep (its winner), a manifest or a plan, as parsed JSON.
         depth: layers of the model it is for.
         times: passes through a block, where the result names a block and not a plan.
 
@@ -205,13 +213,15 @@ def plan_from(result: Any, depth: int, times: int = 2) -> LayerPlan:
             return _winner(Selection.from_dict(result), depth, times)
         if tag == "surgeon.run/1":
             return _winner(Selection.from_part(result["selection"]), depth, times)
+        if tag == "surgeon.sweep/1":
+            return _for_depth(_swept(result), depth)
         if tag == "surgeon.probe/1":
             return _first(Ranking.from_part(result["rankings"][0]), depth, times)
-    except (KeyError, IndexError, TypeError) as error:
+    except (KeyError, IndexError, TypeError, StopIteration) as error:
         raise UsageError(f"the `{tag}` document is incomplete: {error!r}") from error
     raise UsageError(
         f"cannot take a block from a document with schema `{tag}`",
-        hint="give the JSON of surgeon probe or surgeon run, a plan, or a surgeon.json",
+        hint="give the JSON of surgeon probe, sweep or run, a plan, or a surgeon.json",
     )
 
 
@@ -225,6 +235,15 @@ def _winner(selection: Selection, depth: int, times: int) -> LayerPlan:
     if selection.winner is None:
         raise UsageError("the result has no winner: no block gained enough")
     return LayerPlan.duplicate(depth, selection.winner, times)
+
+
+def _swept(result: dict[str, Any]) -> LayerPlan:
+    """The winner's plan of a sweep, which may repeat several blocks."""
+    label = result["winner"]
+    if label is None:
+        raise UsageError(f"the sweep has no winner: {result['reason']}")
+    plan = next(e["plan"] for e in result["effects"] if e["label"] == label)
+    return LayerPlan.parse(plan["layers"], plan["depth"])
 
 
 def _first(ranking: Ranking, depth: int, times: int) -> LayerPlan:

@@ -62,6 +62,14 @@ class LayerStats(Record):
         tokens: real tokens in all of them.
         values: statistic name -> `depth` numbers; NaN is not measured.
         missing: statistic name -> why some or all of its layers are NaN.
+
+    Example:
+        >>> import surgeon
+        >>> nan = float("nan")
+        >>> values = {"norm_growth": (1.2, 1.1, nan)}
+        >>> stats = surgeon.LayerStats(depth=3, prompts=2, tokens=40, values=values)
+        >>> stats.row("norm_growth")
+        array([1.2, 1.1, nan])
     """
 
     SCHEMA: ClassVar[str] = "surgeon.layerstats/1"

@@ -59,6 +59,7 @@ model/          the new checkpoint; model/surgeon.json says how it was made, mod
 duplicate.json  a copy of model/surgeon.json             surgeon.manifest/2
 verify.json     what was verified                        surgeon.verify/1
 check.json      the verdict with its numbers             surgeon.check/1
+cost.json       tokens per second and memory             surgeon.cost/1
 rows.jsonl      both models' answer to each document
 candidates.jsonl  the candidates ever checked in this folder, one a line
 run.json        what it all came to; what run --json prints   surgeon.run/1

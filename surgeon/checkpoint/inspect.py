@@ -39,6 +39,13 @@ class Inspection(Record):
         made_from: where it was written by this tool, source and plan.
         plan: the plan that was asked about, or None.
         deployment: what engines make of that plan's result; None without a plan.
+
+    Example:
+        >>> import surgeon
+        >>> base = surgeon.Checkpoint.open(surgeon.resolve("demo:planted").path)
+        >>> found = surgeon.inspect(base, surgeon.LayerPlan.parse(":8,4:", base.depth))
+        >>> found.parameters.total, found.size_class, len(found.plan)
+        (2006528, 'measured', 16)
     """
 
     SCHEMA: ClassVar[str] = "surgeon.inspect/1"
@@ -72,6 +79,12 @@ def inspect(checkpoint: Checkpoint, plan: LayerPlan | None = None) -> Inspection
     Args:
         checkpoint: opened.
         plan: also report where the result of this plan can be deployed.
+
+    Example:
+        >>> import surgeon
+        >>> base = surgeon.Checkpoint.open(surgeon.resolve("demo:planted").path)
+        >>> surgeon.inspect(base).guard
+        'allowed: up to 3B, where the effect was measured'
     """
     origin, count = checkpoint.origin, count_parameters(checkpoint)
     kind = size_class(count.total)

@@ -68,6 +68,14 @@ class Manifest(Record):
         checks: what was verified before publication, in words.
         rebuild: the command that makes it again.
         versions: of what made it.
+
+    Example:
+        >>> import json, surgeon
+        >>> from pathlib import Path
+        >>> text = Path("runs/demo/model/surgeon.json").read_text()
+        >>> made = surgeon.Manifest.from_dict(json.loads(text))
+        >>> made.source.id, made.plan.depth
+        ('planted', 12)
     """
 
     SCHEMA: ClassVar[str] = "surgeon.manifest/2"

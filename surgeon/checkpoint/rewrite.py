@@ -129,6 +129,14 @@ def duplicate(
     Returns:
         The manifest, as written to `surgeon.json`.
 
+    Example:
+        >>> import surgeon
+        >>> base = surgeon.Checkpoint.open(surgeon.resolve("demo:planted").path)
+        >>> plan = surgeon.LayerPlan.duplicate(base.depth, surgeon.Block.parse("4:8"))
+        >>> made = surgeon.duplicate(base, plan, "upgraded")
+        >>> str(made.plan), [edit.key for edit in made.edits]
+        (':8,4:', ['num_hidden_layers'])
+
     Raises:
         Refused: by a guard, before anything is written.
         UsageError: the plan is for another depth, or there is no MTP tensor to drop.

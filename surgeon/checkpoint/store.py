@@ -55,6 +55,12 @@ class Checkpoint:
         stack: where the decoder layers are.
         family: what is known about the model's family.
         opened: stamps of the files when they were read.
+
+    Example:
+        >>> import surgeon
+        >>> base = surgeon.Checkpoint.open(surgeon.resolve("demo:planted").path)
+        >>> base.model_type, base.depth
+        ('llama', 12)
     """
 
     path: Path

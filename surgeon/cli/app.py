@@ -1,5 +1,6 @@
 """The `surgeon` command: its verbs, its help, and how errors become exit codes."""
 
+import os
 import sys
 from typing import Annotated, Any
 
@@ -8,6 +9,7 @@ from typer.core import TyperGroup
 
 from surgeon.cli import (
     check,
+    complete,
     duplicate,
     env,
     inspect,
@@ -16,6 +18,7 @@ from surgeon.cli import (
     recipes,
     report,
     run,
+    sweep,
     topics,
     verify,
 )
@@ -68,7 +71,7 @@ def common(
 
 
 COMMANDS = (
-    run, probe, duplicate, check, inspect, verify, report, push, recipes, env, topics,
+    run, probe, sweep, duplicate, check, inspect, verify, report, push, recipes, env, topics,
 )  # fmt: skip
 
 for module in COMMANDS:
@@ -77,4 +80,7 @@ for module in COMMANDS:
 
 def main() -> None:
     """Entry point of the `surgeon` script."""
-    app()
+    if os.environ.get("_SURGEON_COMPLETE") == "complete_bash":
+        complete.answer_bash(app)
+    else:
+        app()

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from surgeon.cli import options
+from surgeon.cli import complete, options
 from surgeon.cli.output import Output
 from surgeon.errors import RequirementNotMet, UsageError
 
@@ -20,6 +20,7 @@ CandidateArgument = Annotated[
         metavar="CANDIDATE",
         help="What to compare with it; a folder or owner/name[@revision].",
         show_default=False,
+        autocompletion=complete.models,
     ),
 ]
 
@@ -34,7 +35,11 @@ def check(
     candidate: CandidateArgument,
     task: Annotated[
         list[str] | None,
-        typer.Option("--task", help="A bundled or any lm-eval task; may be repeated."),
+        typer.Option(
+            "--task",
+            help="A bundled or any lm-eval task; may be repeated.",
+            autocompletion=complete.tasks,
+        ),
     ] = None,
     weight: Annotated[
         list[float] | None,

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, cast, get_args
 import typer
 
 from surgeon.block import Block
-from surgeon.cli import options
+from surgeon.cli import complete, options
 from surgeon.cli.output import Output
 from surgeon.errors import UnknownName, UsageError
 from surgeon.plan import LayerPlan, repeat_blocks
@@ -46,7 +46,12 @@ def duplicate(
         ),
     ] = None,
     link: Annotated[
-        str, typer.Option("--link", help="auto, reflink, copy or hard: how bytes are moved.")
+        str,
+        typer.Option(
+            "--link",
+            help="auto, reflink, copy or hard: how bytes are moved.",
+            autocompletion=complete.one_of("auto", "reflink", "copy", "hard"),
+        ),
     ] = "auto",
     drop_mtp: Annotated[
         bool, typer.Option("--drop-mtp", help="Leave multi-token-prediction layers behind.")

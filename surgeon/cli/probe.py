@@ -5,9 +5,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from surgeon.cli import options
+from surgeon.cli import complete, options
 from surgeon.cli.output import Output
-from surgeon.errors import UsageError
 
 if TYPE_CHECKING:
     from surgeon.probing.prompts import Prompts
@@ -26,7 +25,12 @@ def add_to(app: typer.Typer) -> None:
 def probe(
     model: options.ModelArgument,
     scorer: Annotated[
-        list[str] | None, typer.Option("--scorer", help="Name of a scorer; may be repeated.")
+        list[str] | None,
+        typer.Option(
+            "--scorer",
+            help="Name of a scorer; may be repeated.",
+            autocompletion=complete.scorers,
+        ),
     ] = None,
     prompts: Annotated[
         list[str] | None,
@@ -34,6 +38,7 @@ def probe(
             "--prompts",
             metavar="FILE|NAME",
             help="A bundled set, task:NAME, lm-eval:TASK or a file; may be repeated.",
+            autocompletion=complete.prompts,
         ),
     ] = None,
     include_path: Annotated[
@@ -42,13 +47,16 @@ def probe(
     limit: Annotated[
         int | None, typer.Option("--limit", min=1, help="Use at most this many prompts.")
     ] = None,
-    sizes: Annotated[
-        str, typer.Option("--sizes", metavar="A:B", help="Block sizes, half-open like a block.")
-    ] = "3:6",
+    sizes: options.Sizes = "3:6",
     top: Annotated[int, typer.Option("--top", min=1, help="Blocks shown per scorer.")] = 3,
     compat: Annotated[
         str | None,
-        typer.Option("--compat", metavar="circuitprobe", help="Rank as that program does."),
+        typer.Option(
+            "--compat",
+            metavar="circuitprobe",
+            help="Rank as that program does.",
+            autocompletion=complete.one_of("circuitprobe"),
+        ),
     ] = None,
     robustness: Annotated[
         bool, typer.Option("--robustness", help="Score again over subsets of the prompts.")
@@ -93,7 +101,7 @@ def probe(
     check_compat(compat)
     if plot:
         check_plot_path(plot)
-    wanted = _sizes(sizes)
+    wanted = options.size_range(sizes)
     calibration = _prompts(prompts or ["default"], limit, seed, include_path, offline)
     source = resolve(model, offline=offline)
     with out.working() as report:
@@ -141,17 +149,3 @@ def _prompts(
         "; ".join(part.origin for part in parts),
         [text for part in parts for text in part.texts],
     )
-
-
-def _sizes(text: str) -> tuple[int, ...]:
-    """`3:6` is sizes 3, 4, 5; `4` is size 4."""
-    from surgeon.block import Block
-
-    if text.isdigit() and int(text) > 0:
-        return (int(text),)
-    try:
-        return tuple(size for size in Block.parse(text).layers if size > 0)
-    except UsageError as error:
-        raise UsageError(
-            f"--sizes `{text}` is not a range", hint="3:6 means sizes 3, 4 and 5"
-        ) from error

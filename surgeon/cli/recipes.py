@@ -5,11 +5,16 @@ from typing import Annotated
 
 import typer
 
-from surgeon.cli import options
+from surgeon.cli import complete, options
 from surgeon.cli.output import Output
 
 NameArgument = Annotated[
-    str, typer.Argument(metavar="NAME", help="A shipped recipe's name, or a recipe file.")
+    str,
+    typer.Argument(
+        metavar="NAME",
+        help="A shipped recipe's name, or a recipe file.",
+        autocompletion=complete.recipes,
+    ),
 ]
 
 EPILOG = """\
@@ -71,7 +76,12 @@ def copy(
 
 @group.command("validate")
 def validate(
-    names: Annotated[list[str], typer.Argument(metavar="NAME...", help="Recipe files or names.")],
+    names: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="NAME...", help="Recipe files or names.", autocompletion=complete.recipes
+        ),
+    ],
     setting: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="Override a key of the recipes."),

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from surgeon.cli import options
+from surgeon.cli import complete, options
 from surgeon.cli.output import Output
 from surgeon.errors import RequirementNotMet, UsageError
 
@@ -22,11 +22,22 @@ def add_to(app: typer.Typer) -> None:
 
 def run(
     recipe: Annotated[
-        str, typer.Argument(metavar="[RECIPE]", help="A recipe file, or a shipped recipe's name.")
+        str,
+        typer.Argument(
+            metavar="RECIPE",
+            help="A recipe file, or a shipped recipe's name.",
+            autocompletion=complete.recipes,
+        ),
     ] = "demo",
     model: Annotated[
         str | None,
-        typer.Option("--model", "-m", metavar="MODEL", help="Use this model instead."),
+        typer.Option(
+            "--model",
+            "-m",
+            metavar="MODEL",
+            help="Use this model instead.",
+            autocompletion=complete.models,
+        ),
     ] = None,
     out: Annotated[
         Path | None,
@@ -44,7 +55,10 @@ def run(
         typer.Option("--require", help="End with exit code 5 unless this is shown."),
     ] = None,
     dry_run: options.DryRun = False,
-    device: Annotated[str | None, typer.Option("--device", help="auto, cpu or cuda[:N].")] = None,
+    device: Annotated[
+        str | None,
+        typer.Option("--device", help="auto, cpu or cuda[:N].", autocompletion=complete.devices),
+    ] = None,
     seed: Annotated[int | None, typer.Option("--seed", help="Seed of random choices.")] = None,
     offline: options.Offline = False,
     as_json: options.Json = False,
@@ -52,7 +66,7 @@ def run(
     verbose: options.Verbose = False,
     no_progress: options.NoProgress = False,
 ) -> None:
-    """Run the whole chain: probe, select, duplicate, verify, check.
+    """Run the whole chain: probe, select, duplicate, verify, check, cost.
 
     Finished stages of an earlier run in the same folder are taken as they are.
     """

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from surgeon.cli import options
+from surgeon.cli import complete, options
 from surgeon.cli.output import Output
 from surgeon.errors import UnknownName
 
@@ -19,7 +19,11 @@ def add_to(app: typer.Typer) -> None:
 def topic_help(
     topic: Annotated[
         str | None,
-        typer.Argument(metavar="[TOPIC]", help="environment, exit-codes, files or notation."),
+        typer.Argument(
+            metavar="TOPIC",
+            help="environment, exit-codes, files or notation.",
+            autocompletion=complete.topics,
+        ),
     ] = None,
     as_json: options.Json = False,
 ) -> None:

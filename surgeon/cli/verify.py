@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from surgeon.cli import options
+from surgeon.cli import complete, options
 from surgeon.cli.output import Output
 
 EPILOG = "Example:  surgeon verify ./upgraded --base demo:planted --logits"
@@ -19,7 +19,13 @@ def add_to(app: typer.Typer) -> None:
 def verify(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="The checkpoint to verify.")],
     base: Annotated[
-        str | None, typer.Option("--base", metavar="MODEL", help="What it was made from.")
+        str | None,
+        typer.Option(
+            "--base",
+            metavar="MODEL",
+            help="What it was made from.",
+            autocompletion=complete.models,
+        ),
     ] = None,
     logits: Annotated[
         bool, typer.Option("--logits", help="Load both and compare logits (needs --base).")

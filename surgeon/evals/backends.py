@@ -51,6 +51,7 @@ class EngineBackend:
         tokenizer: its tokenizer.
         batch_size: most rows of a forward.
         pack: run all choices of a document in one row where that is exact.
+        memory: of the engine, in bytes.
     """
 
     def __init__(
@@ -60,11 +61,16 @@ class EngineBackend:
         *,
         batch_size: int = 256,
         pack: bool = True,
+        memory: int | None = None,
     ):
         self.model, self.tokenizer, self.batch_size = model, tokenizer, batch_size
         self.lm = lm_of(model, tokenizer)
         self.engine = Engine(
-            model, pack=pack, batch_size=batch_size, max_length=int(self.lm.max_length)
+            model,
+            pack=pack,
+            batch_size=batch_size,
+            memory=memory,
+            max_length=int(self.lm.max_length),
         )
         self._encoded: dict[int, tuple[Any, Windows]] = {}
 
@@ -119,6 +125,10 @@ class EngineBackend:
         # The instance is kept with its tokens so that its id is not given to another object.
         self._encoded[id(instance)] = (instance, windows)
         return windows
+
+    def forget(self) -> None:
+        """Drop the tokens of prompts that will not be asked again."""
+        self._encoded.clear()
 
     def _generate(self, asked: Sequence[Any], plan: LayerPlan) -> dict[int, str]:
         generated = [each for each in asked if each.request_type == "generate_until"]

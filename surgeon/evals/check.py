@@ -88,6 +88,15 @@ def check(
         report: progress callback `(stage, done, total)`.
         watch: called with the verdict so far after each chunk.
 
+    Example:
+        >>> import surgeon
+        >>> base = surgeon.resolve("demo:planted").path
+        >>> result = surgeon.check(base, "runs/demo/model", ["cups"], limit=200)
+        >>> result.verdict.verdict, result.stopped
+        ('improved', 'decided')
+        >>> result.verdict.difference > 0.1
+        True
+
     Raises:
         UsageError: settings that do not fit.
         UnknownName: no such task or split.
@@ -100,7 +109,11 @@ def check(
     Comparison(alpha=alpha, margin=margin, candidates=candidates)
     loaded = load_tasks(tasks, split, include_path, offline, protocol)
     shares = _weights(loaded, weights)
-    without, dropped = _repeats(loaded, duplicates)
+    if duplicates == "refuse":
+        for task in loaded:
+            require_distinct(task.name, task.doc_hashes)
+    without = {task.name: task.repeated for task in loaded}
+    dropped = sum(map(len, without.values()))
     stream = draw(loaded, shares, seed, without)[:limit]
     if not stream:
         raise UsageError(f"limit {limit} leaves no document to compare")
@@ -154,19 +167,6 @@ def _weights(tasks: Sequence[EvalTask], weights: Mapping[str, float] | None) -> 
         raise UsageError(f"weights are for {sorted(weights)}; expected positive ones for {names}")
     total = sum(weights.values())
     return {name: weights[name] / total for name in names}
-
-
-def _repeats(tasks: Sequence[EvalTask], duplicates: str) -> tuple[dict[str, frozenset[int]], int]:
-    """Documents to leave out per task, and how many they are."""
-    without: dict[str, frozenset[int]] = {}
-    for task in tasks:
-        if duplicates == "refuse":
-            require_distinct(task.name, task.doc_hashes)
-        first: dict[str, int] = {}
-        for at, text in enumerate(task.doc_hashes):
-            first.setdefault(text, at)
-        without[task.name] = frozenset(range(len(task))) - frozenset(first.values())
-    return without, sum(map(len, without.values()))
 
 
 def _protocol(

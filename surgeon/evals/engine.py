@@ -20,7 +20,7 @@ import torch
 from numpy.typing import NDArray
 from transformers import PreTrainedModel
 
-from surgeon.errors import SurgeonError, UnsupportedModel
+from surgeon.errors import SurgeonError, UnsupportedModel, UsageError
 from surgeon.evals.layout import Request, Row, batches, packed_rows, plain_rows, truncated
 from surgeon.evals.trie import LayerTrie
 from surgeon.layerwise import LayerRunner
@@ -30,8 +30,14 @@ from surgeon.plan import LayerPlan
 Key = TypeVar("Key", bound=Hashable)
 Reader = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
-HEAD_ELEMENTS = 2**25
-"""Logits held at a time: positions x vocabulary (128 MiB in float32)."""
+MEMORY = 2**30
+"""Bytes for hidden states and what is computed from them, where no budget is given."""
+
+MOST_TOKENS = 8192
+"""Padded tokens of a batch; larger batches are not faster."""
+
+STATES = 12
+"""Hidden states that a batch may need at once; a trie of n nodes needs about log2(n)."""
 
 WINDOWS = ("sliding_window", "attention_chunk_size", "window_size")
 """Config names of a bounded attention span, in tokens."""
@@ -68,7 +74,8 @@ class Engine:
         model: loaded, in eval mode.
         pack: run all continuations of a context in one row where that is exact.
         batch_size: most rows of a batch.
-        batch_tokens: most padded tokens of a batch.
+        memory: bytes that hidden states and what is computed from them may take; decides how
+            many tokens a batch holds. None is a gibibyte, or what one row needs if that is more.
         max_length: longest input in tokens, or None for the model's own limit.
     """
 
@@ -78,13 +85,13 @@ class Engine:
         *,
         pack: bool = True,
         batch_size: int = 256,
-        batch_tokens: int = 8192,
+        memory: int | None = None,
         max_length: int | None = None,
     ):
         self.model = model
         self.config = model.config.get_text_config(decoder=True)
         self.depth: int = self.config.num_hidden_layers
-        self.batch_size, self.batch_tokens = batch_size, batch_tokens
+        self.batch_size, self.memory = batch_size, memory
         self.max_length = max_length or longest_input(self.config)
         self.cost = Cost()
         self.runner: LayerRunner | None = None
@@ -111,6 +118,7 @@ class Engine:
             progress: called with (requests done, requests in all) after each batch.
 
         Raises:
+            UsageError: the longest request does not fit into the memory.
             SurgeonError: an empty or over-long continuation, or a log-likelihood that is
                 not finite.
         """
@@ -123,7 +131,7 @@ class Engine:
         self._count(trie, rows, index)
         done = 0
         with torch.inference_mode():
-            for batch in batches(rows, self.batch_size, self.batch_tokens):
+            for batch in batches(rows, self.batch_size, self._batch_tokens(rows)):
                 self._batch(batch, plans, trie, index, found)
                 done += sum(len(row.reads) for row in batch)
                 if progress:
@@ -150,6 +158,26 @@ class Engine:
         spans = [getattr(self.config, name, None) for name in WINDOWS]
         window = min([span for span in spans if isinstance(span, int)], default=self.max_length)
         return packed_rows(requests, self.max_length, window)
+
+    def _batch_tokens(self, rows: Sequence[Row]) -> int:
+        """How many padded tokens of the longest row's length fit into the memory.
+
+        It does not depend on the plans, so neither do the batches, nor any last bit.
+        """
+        longest = max((len(row.tokens) for row in rows), default=1)
+        width: int = self.config.hidden_size
+        heads: int = getattr(self.config, "num_attention_heads", 1)
+        inner: int = getattr(self.config, "intermediate_size", None) or 4 * width
+        # Activations of a layer in float32: attention and its mask, projections, gated MLP.
+        layer = 4 * ((heads + 1) * longest + 8 * width + 3 * inner)
+        token = layer + STATES * width * self.model.dtype.itemsize
+        if self.memory is not None and self.memory < longest * token:
+            raise UsageError(
+                f"{self.memory / 2**20:,.0f} MiB are not enough for a document of {longest} "
+                f"tokens; it needs about {longest * token / 2**20:,.0f} MiB",
+                hint="give more with --memory",
+            )
+        return max(longest, min(MOST_TOKENS, (self.memory or MEMORY) // token))
 
     def _count(
         self, trie: LayerTrie[Key], rows: Sequence[Row], requests: Mapping[Request, int]
@@ -216,7 +244,8 @@ class Engine:
 
     def _read(self, targets: "_Targets", reader: Reader, into: Scores) -> None:
         """Sum log-probabilities of the target tokens per request, in float64."""
-        chunk = max(1, HEAD_ELEMENTS // self.config.vocab_size)
+        # Logits (positions, vocabulary) in float32 and their softmax take a quarter of it.
+        chunk = max(1, (self.memory or MEMORY) // (32 * self.config.vocab_size))
         logp, hits = [], []
         for start in range(0, len(targets.tokens), chunk):
             part = slice(start, start + chunk)

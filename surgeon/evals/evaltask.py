@@ -5,12 +5,18 @@ lm-eval's task and request objects are held here, and nothing of lm-eval is impo
 
 import json
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from hashlib import sha256
 from typing import Any
 
 import numpy as np
+
+from surgeon.errors import UsageError
+
+ROLLING_SCALE = 0.25
+"""Bits per unit of text: a larger change of one document counts no more than this."""
 
 FEWSHOT_SEED = 1234
 """Seed of few-shot draws, with the document's number: a prompt never depends on the subset."""
@@ -78,6 +84,14 @@ class EvalTask:
         """lm-eval's hash of every document."""
         return [doc_hash(self.docs[at]) for at in range(len(self))]
 
+    @property
+    def repeated(self) -> frozenset[int]:
+        """Numbers of documents that repeat an earlier one."""
+        first: dict[str, int] = {}
+        for at, text in enumerate(self.doc_hashes):
+            first.setdefault(text, at)
+        return frozenset(range(len(self))) - frozenset(first.values())
+
     def describe(self) -> dict[str, Any]:
         """What a reader needs to repeat the measurement."""
         fewshot = getattr(self.task.config, "num_fewshot", None)
@@ -94,6 +108,18 @@ class EvalTask:
             "chat_template": self.protocol.chat,
             "system": self.protocol.system,
         }
+
+
+def pooled_scale(tasks: Sequence[EvalTask]) -> float:
+    """The largest difference that should count, in units of the pooled score.
+
+    Raises:
+        UsageError: tasks whose scores cannot be pooled.
+    """
+    rolling = [not task.bounded for task in tasks]
+    if any(rolling) and not all(rolling):
+        raise UsageError("tasks in bits per unit of text and tasks in 0..1 cannot be pooled")
+    return ROLLING_SCALE if all(rolling) else 1.0
 
 
 @dataclass(frozen=True)

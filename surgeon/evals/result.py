@@ -56,6 +56,14 @@ class CheckResult(Record):
     `verdict` is over all tasks together, each weighted as in `weights`; with one task it is
     that task's. A candidate that is `worse` on any task, or damaged, never meets a
     requirement. `trace` holds (documents, difference, lower, upper) at a few looks.
+
+    Example:
+        >>> import json, surgeon
+        >>> from pathlib import Path
+        >>> text = Path("runs/demo/check.json").read_text()
+        >>> result = surgeon.CheckResult.from_dict(json.loads(text))
+        >>> [task.task for task in result.tasks], result.documents <= result.budget
+        (['cups'], True)
     """
 
     SCHEMA = "surgeon.check/1"

@@ -6,7 +6,7 @@ from typing import Literal
 
 from surgeon.errors import UsageError
 from surgeon.evals.damage import DamageDetector
-from surgeon.evals.evaltask import EvalTask
+from surgeon.evals.evaltask import EvalTask, pooled_scale
 from surgeon.evals.pair import Pair
 from surgeon.evals.result import TaskResult, Validity
 from surgeon.evals.rows import Rows, extraction_failure, require_deterministic, require_pairs
@@ -20,9 +20,6 @@ Watch = Callable[[Verdict], None]
 
 LISTED_FLIPS = 50
 TRACE_POINTS = 200
-
-ROLLING_SCALE = 0.25
-"""Bits per unit of text: a larger change of one document counts no more than this."""
 
 
 class Run:
@@ -58,14 +55,12 @@ class Run:
         self.base = self.candidate = Rows()
         self.damage = DamageDetector()
         self.control = 0
-        rolling = [not task.bounded for task in tasks]
-        if any(rolling) and not all(rolling):
-            raise UsageError("tasks in bits per unit of text and tasks in 0..1 cannot be pooled")
+        scale = pooled_scale(tasks)
 
         def comparison(name: str, count: int, planned: int) -> Comparison:
             return Comparison(
                 alpha=alpha, margin=margin, plan=plan, candidates=count, planned=planned,
-                scale=ROLLING_SCALE if all(rolling) else 1.0, split=split, task=name,
+                scale=scale, split=split, task=name,
             )  # fmt: skip
 
         names = [task.name for task in tasks]

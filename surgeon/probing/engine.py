@@ -78,6 +78,14 @@ def probe(
         trust: also report how far the rankings can be trusted (`ProbeResult.robustness`).
         report: progress callback `(stage, done, total)`.
 
+    Example:
+        >>> import surgeon
+        >>> model = surgeon.resolve("demo:planted").path
+        >>> prompts = surgeon.load_prompts("task:cups", limit=20)
+        >>> found = surgeon.probe(model, prompts, scorers=["stability"], sizes=[4])
+        >>> found.ranking("stability").position(surgeon.Block.parse("4:8")) <= 3
+        True
+
     Raises:
         UnknownName: an unknown scorer.
         UsageError: sizes, device, dtype or prompts do not fit.

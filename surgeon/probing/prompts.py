@@ -96,6 +96,12 @@ def load_prompts(source: str, *, limit: int | None = None, seed: int = 0) -> Pro
             evenly as possible from each part of `default`. None takes all.
         seed: of that draw; without `limit` it has no effect.
 
+    Example:
+        >>> import surgeon
+        >>> prompts = surgeon.load_prompts("task:cups", limit=2)
+        >>> print(prompts.origin)
+        The calibrate split of the bundled task `cups`, ... (2 of 1000 drawn with seed 0)
+
     Raises:
         UnknownName: no such set or task; the message lists the names.
         UsageError: no such file, not UTF-8, a malformed line, an empty prompt, no prompts

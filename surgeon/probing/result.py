@@ -36,7 +36,16 @@ class PromptsIdentity(Record):
 
 
 class ProbeResult(Record):
-    """What a probe found; `rankings` is in the order of the scorers asked for."""
+    """What a probe found; `rankings` is in the order of the scorers asked for.
+
+    Example:
+        >>> import json, surgeon
+        >>> from pathlib import Path
+        >>> text = Path("runs/demo/probe.json").read_text()
+        >>> found = surgeon.ProbeResult.from_dict(json.loads(text))
+        >>> found.model.depth, [ranking.scorer for ranking in found.rankings]
+        (12, ['stability', 'anomaly'])
+    """
 
     SCHEMA: ClassVar[str] = "surgeon.probe/1"
 

@@ -17,10 +17,12 @@ from surgeon.checkpoint.deploy import Deployment
 from surgeon.checkpoint.inspect import Inspection, inspect
 from surgeon.checkpoint.manifest import Manifest, read_manifest
 from surgeon.checkpoint.store import Checkpoint
+from surgeon.cost.result import Cost
 from surgeon.errors import UsageError
 from surgeon.evals.result import CheckResult
 from surgeon.paired import Verdict
-from surgeon.report.markdown import verdict_rows
+from surgeon.report.costs import cost_method
+from surgeon.report.markdown import cost_table, verdict_rows
 from surgeon.report.records import RunRecords, layers_in_words, model_reference
 from surgeon.report.tables import verdict_line
 from surgeon.report.verdicts import STOPPED
@@ -45,6 +47,7 @@ class CardFacts:
         check: its comparison with the base, if one was made.
         selection: how the block was chosen, if it was.
         deployment: what engines make of it, where the source was there to ask.
+        cost: tokens per second and memory against the base, if they were measured.
     """
 
     manifest: Manifest
@@ -54,6 +57,7 @@ class CardFacts:
     check: CheckResult | None = None
     selection: Selection | None = None
     deployment: Sequence[Deployment] = ()
+    cost: Cost | None = None
 
     @property
     def base_repository(self) -> str | None:
@@ -83,6 +87,7 @@ def run_facts(records: RunRecords) -> CardFacts:
         check=records.check,
         selection=records.outcome.selection,
         deployment=records.deployment,
+        cost=records.outcome.cost,
     )
 
 
@@ -206,6 +211,7 @@ def _parts(facts: CardFacts, name: str, repository: str | None) -> list[str]:
         _summary(facts),
         _layer_map(facts),
         _evaluation(facts),
+        _cost(facts),
         _choice(facts),
         _limits(facts),
         _engines(facts),
@@ -271,6 +277,17 @@ def _evaluation(facts: CardFacts) -> str:
     ]
     notes = dict.fromkeys((*facts.check.notes, *verdict.notes))
     return "\n".join([*lines, *(f"- {note}" for note in notes)])
+
+
+def _cost(facts: CardFacts) -> str:
+    cost, plan = facts.cost, facts.manifest.plan
+    if cost is None or cost.decode_ratio is None:
+        return ""
+    growth = len(plan) / plan.depth - 1
+    head = f"{growth:+.0%} layers: {cost.decode_ratio.median:.2f}x the base's tokens per second."
+    return "\n".join(
+        ["## Cost", "", head, "", *cost_table(cost), "", "\n\n".join(cost_method(cost))]
+    )
 
 
 def _choice(facts: CardFacts) -> str:

@@ -13,8 +13,10 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from surgeon.checkpoint.manifest import Manifest
 from surgeon.paired import Verdict
 from surgeon.report import svg
+from surgeon.report.costs import cost_method, cost_rows
 from surgeon.report.flips import flipped
 from surgeon.report.records import RunRecords, layers_in_words, model_reference
+from surgeon.report.sweep_html import prediction_rows
 from surgeon.report.verdicts import STOPPED, evidence
 from surgeon.version import __version__
 
@@ -51,6 +53,7 @@ def render_html(records: RunRecords) -> str:
         **_head(records),
         **_map(records),
         **_statistics(records),
+        **_sweep(records),
         **_selection(records),
         **_confirmation(records),
         **_flips(records),
@@ -72,6 +75,7 @@ def _sections(context: dict[str, Any]) -> list[tuple[str, str]]:
         "done": "What was done",
         "map": "Layer map",
         "statistics": "Statistics",
+        "predictions": "Prediction against measurement",
         "selection": "Selection",
         "confirmation": "Confirmation",
         "flips": "Flipped documents",
@@ -80,7 +84,11 @@ def _sections(context: dict[str, Any]) -> list[tuple[str, str]]:
         "provenance": "Provenance",
         "reproduce": "Reproduce",
     }
-    absent = {"confirmation": not context["tasks"], "flips": not context["flips"]}
+    absent = {
+        "predictions": not context["predictions"],
+        "confirmation": not context["tasks"],
+        "flips": not context["flips"],
+    }
     return [(key, name) for key, name in names.items() if not absent.get(key)]
 
 
@@ -217,6 +225,12 @@ def _bar(verdict: Verdict, span: float) -> str:
     return svg.interval_bar(*verdict.interval, verdict.difference, span, verdict.verdict)
 
 
+def _sweep(records: RunRecords) -> dict[str, Any]:
+    if records.sweep is None:
+        return {"predictions": [], "prediction_caption": ""}
+    return prediction_rows(records.sweep)
+
+
 def _selection(records: RunRecords) -> dict[str, Any]:
     selection = records.outcome.selection
     order = sorted(selection.tried, key=lambda each: -each.verdict.difference)
@@ -335,13 +349,16 @@ def _cost(records: RunRecords) -> dict[str, Any]:
         rows.append(("layers", str(inspection.depth), "-", ""))
         rows.append(("parameters", f"{inspection.parameters.total:,}", "-", ""))
         rows.append(("weights", f"{base_bytes / 1e6:,.1f} MB", "-", ""))
-        return {"cost": rows, "cost_note": "No model was saved."}
+        return {"cost": rows, "cost_notes": ["No model was saved."]}
     new_bytes = sum(f.size for f in manifest.files if f.name.endswith(".safetensors"))
     rows.append(_change("layers", inspection.depth, len(plan), "{:,.0f}"))
     if records.saved is not None:
         counts = inspection.parameters.total, records.saved.parameters.total
         rows.append(_change("parameters", *counts, "{:,.0f}"))
     rows.append(_change("weight files, MB", base_bytes / 1e6, new_bytes / 1e6, "{:,.1f}"))
+    cost = records.outcome.cost
+    if cost is not None:
+        rows += cost_rows(cost)
     note = "Layer compute and key-value cache grow with the layers."
     check = records.check
     if check is not None and "layer_forwards" in check.cost:
@@ -350,11 +367,12 @@ def _cost(records: RunRecords) -> dict[str, Any]:
             f" The check took {check.seconds:.1f} s for both models; sharing layer prefixes, it "
             f"ran {shared:.0%} of the layers that two separate runs would have."
         )
-    return {"cost": rows, "cost_note": f"{note} Tokens per second and memory: not measured."}
+    how = cost_method(cost) if cost else ["Tokens per second and memory: not measured."]
+    return {"cost": rows, "cost_notes": [*how, note]}
 
 
 def _change(name: str, before: float, after: float, form: str) -> tuple[str, ...]:
-    return name, form.format(before), form.format(after), f"{after / before - 1:+.0%}"
+    return name, form.format(before), form.format(after), f"{after / before:.2f}x"
 
 
 def _source_bytes(manifest: Manifest | None) -> int:

@@ -1,7 +1,9 @@
 """`report.md`: a run in a form that fits a pull request."""
 
+from surgeon.cost.result import Cost
 from surgeon.evals.result import CheckResult
 from surgeon.paired import Verdict
+from surgeon.report.costs import cost_line, cost_method, cost_rows
 from surgeon.report.html import reproduce
 from surgeon.report.records import RunRecords, layers_in_words, model_reference
 from surgeon.report.tables import verdict_line
@@ -10,7 +12,14 @@ from surgeon.version import __version__
 
 def render_markdown(records: RunRecords) -> str:
     """The run in Markdown."""
-    parts = [_head(records), _confirmation(records), _selection(records), _again(records)]
+    parts = [
+        _head(records),
+        _confirmation(records),
+        _cost(records),
+        _sweep(records),
+        _selection(records),
+    ]
+    parts.append(_again(records))
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
@@ -56,6 +65,56 @@ def _row(name: str, verdict: Verdict) -> str:
         f"{verdict.candidate:.3f} | {verdict.difference:+.3f} | {low:+.3f} to {high:+.3f} | "
         f"{verdict.wins} | {verdict.losses} |"
     )
+
+
+def _cost(records: RunRecords) -> str:
+    cost = records.outcome.cost
+    if cost is None:
+        return ""
+    head = f"Cost: {cost_line(cost)}."
+    if cost.missing is not None:
+        return head
+    opened = f"<details><summary>{head}</summary>"
+    return "\n".join(
+        [opened, "", *cost_table(cost), "", "\n\n".join(cost_method(cost)), "", "</details>"]
+    )
+
+
+def cost_table(cost: Cost) -> list[str]:
+    """A measured cost as the lines of a Markdown table."""
+    return [
+        "| | base | candidate | ratio |",
+        "|---|--:|--:|--:|",
+        *(f"| {' | '.join(row)} |" for row in cost_rows(cost)),
+    ]
+
+
+def _sweep(records: RunRecords) -> str:
+    if records.sweep is None or not records.sweep.predictions:
+        return ""
+    found = records.sweep.predictions
+    lines = [
+        f"<details><summary>Predictions against all {len(records.sweep.effects)} measured "
+        f"blocks (best {found[0].best}, {found[0].best_difference:+.3f})</summary>",
+        "",
+        "| scorer | first | change | layers off | Spearman | regret |",
+        "|---|---|--:|--:|---|---|",
+    ]
+    for each in found:
+        (low, high), (least, most) = each.spearman_interval, each.regret_interval
+        lines.append(
+            f"| {each.scorer} | {each.predicted} | {each.predicted_difference:+.3f} | "
+            f"{each.distance} | {each.spearman:+.2f} ({low:+.2f} to {high:+.2f}) | "
+            f"{each.regret:.3f} ({least:.3f} to {most:.3f}) |"
+        )
+    chance = found[0]
+    lines += [
+        f"| a random block | | | {chance.chance_within_two:.0%} within 2 | 0 | "
+        f"{chance.chance_regret:.3f} |",
+        "",
+        "</details>",
+    ]
+    return "\n".join(lines)
 
 
 def _selection(records: RunRecords) -> str:

@@ -38,11 +38,11 @@ def layer_line(values: Sequence[float], block: tuple[int, int] | None, title: st
         return ""
     low, high = min(finite), max(finite)
     pad = (high - low) * 0.08 or abs(high) * 0.1 or 1.0
-    scale = _Scale((-0.5, len(values) - 0.5), (low - pad, high + pad), 320, 130)
-    parts = [_open(320, 130, title)]
+    scale = Scale((-0.5, len(values) - 0.5), (low - pad, high + pad), 320, 130)
+    parts = [open_figure(320, 130, title)]
     if block:
         parts.append(scale.band_x(block[0] - 0.5, block[1] - 0.5, "block"))
-    parts += scale.axis_y(_ticks(low, high, 3))
+    parts += scale.axis_y(round_ticks(low, high, 3))
     step = max(1, math.ceil(len(values) / 12))
     parts += scale.axis_x([float(at) for at in range(0, len(values), step)])
     for run in _runs(values):
@@ -67,16 +67,16 @@ def running_interval(
     late = seen[len(seen) // 4 :]
     reach = max(2 * margin, *(max(abs(low), abs(high)) for _, _, low, high in late))
     bound = min(1.0, reach * 1.1)
-    scale = _Scale((float(seen[0][0]), float(seen[-1][0])), (-bound, bound), WIDTH, HEIGHT)
+    scale = Scale((float(seen[0][0]), float(seen[-1][0])), (-bound, bound), WIDTH, HEIGHT)
     upper = [f"{scale.x(n):.1f},{scale.y(high):.1f}" for n, _, _, high in seen]
     lower = [f"{scale.x(n):.1f},{scale.y(low):.1f}" for n, _, low, _ in reversed(seen)]
     mean = " ".join(f"{scale.x(n):.1f},{scale.y(value):.1f}" for n, value, _, _ in seen)
     zero = scale.y(0)
     parts = [
-        _open(WIDTH, HEIGHT, "difference so far with its interval"),
+        open_figure(WIDTH, HEIGHT, "difference so far with its interval"),
         scale.band_y(-margin, margin, "margin"),
-        *scale.axis_y(_ticks(-bound, bound, 5)),
-        *scale.axis_x(_ticks(seen[0][0], seen[-1][0], 5), "documents"),
+        *scale.axis_y(round_ticks(-bound, bound, 5)),
+        *scale.axis_x(round_ticks(seen[0][0], seen[-1][0], 5), "documents"),
         f'<polygon class="area {escape(kind)}" points="{" ".join(upper + lower)}"/>',
         f'<line class="zero" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{zero:.1f}" y2="{zero:.1f}"/>',
         f'<polyline class="line {escape(kind)}" points="{mean}"/>',
@@ -85,7 +85,7 @@ def running_interval(
     return "".join(parts)
 
 
-class _Scale:
+class Scale:
     """Data to pixels, and the axes that say so."""
 
     def __init__(
@@ -94,15 +94,18 @@ class _Scale:
         self._x, self._y, self.width, self.height = x, y, width, height
 
     def x(self, value: float) -> float:
+        """Pixels from the left."""
         low, high = self._x
         return LEFT + (self.width - LEFT - RIGHT) * (value - low) / ((high - low) or 1)
 
     def y(self, value: float) -> float:
+        """Pixels from the top; values beyond the axis lie on its end."""
         low, high = self._y
         value = min(max(value, low), high)
         return self.height - BOTTOM - (self.height - TOP - BOTTOM) * (value - low) / (high - low)
 
     def band_x(self, start: float, stop: float, kind: str) -> str:
+        """A band from top to bottom."""
         left, right = self.x(start), self.x(stop)
         return (
             f'<rect class="{kind}" x="{left:.1f}" y="{TOP}" width="{right - left:.1f}" '
@@ -110,6 +113,7 @@ class _Scale:
         )
 
     def band_y(self, low: float, high: float, kind: str) -> str:
+        """A band from left to right."""
         top, bottom = self.y(high), self.y(low)
         return (
             f'<rect class="{kind}" x="{LEFT}" y="{top:.1f}" '
@@ -117,6 +121,7 @@ class _Scale:
         )
 
     def axis_y(self, ticks: Sequence[float]) -> list[str]:
+        """Grid lines with their numbers."""
         right = self.width - RIGHT
         parts = []
         for tick in ticks:
@@ -128,6 +133,7 @@ class _Scale:
         return parts
 
     def axis_x(self, ticks: Sequence[float], label: str = "") -> list[str]:
+        """Numbers below, and what they are."""
         base = self.height - BOTTOM
         parts = [
             f'<text x="{self.x(tick):.1f}" y="{base + 13}" class="mid">{tick:.4g}</text>'
@@ -141,7 +147,8 @@ class _Scale:
         return parts
 
 
-def _open(width: int, height: int, title: str) -> str:
+def open_figure(width: int, height: int, title: str) -> str:
+    """The opening tag of a figure, to be closed with `</svg>`."""
     return (
         f'<svg class="figure" viewBox="0 0 {width} {height}" role="img">'
         f"<title>{escape(title)}</title>"
@@ -159,7 +166,7 @@ def _runs(values: Sequence[float]) -> list[list[int]]:
     return [run for run in runs if run]
 
 
-def _ticks(low: float, high: float, count: int) -> list[float]:
+def round_ticks(low: float, high: float, count: int) -> list[float]:
     """Round numbers in `low`..`high`: the coarsest step that gives at least `count`."""
     span = high - low
     if span <= 0:

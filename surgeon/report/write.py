@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from surgeon.report.card import CARD_NAME, render_card, run_facts
+from surgeon.report.files import put
 from surgeon.report.html import render_html
 from surgeon.report.markdown import render_markdown
 from surgeon.report.records import read_run
@@ -27,8 +28,4 @@ def write_reports(folder: Path) -> list[Path]:
     }
     if records.saved is not None:
         texts[folder / "model" / CARD_NAME] = render_card(run_facts(records))
-    for path, text in texts.items():
-        aside = path.with_name(f".{path.name}.part")
-        aside.write_text(text, encoding="utf-8")
-        aside.replace(path)
-    return list(texts)
+    return [put(path, text) for path, text in texts.items()]

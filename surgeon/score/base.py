@@ -98,7 +98,17 @@ class Unranked(Record):
 
 
 class Ranking(Record):
-    """Blocks from best to worst under one scorer, and those it could not rank."""
+    """Blocks from best to worst under one scorer, and those it could not rank.
+
+    Example:
+        >>> import json, surgeon
+        >>> from pathlib import Path
+        >>> text = Path("runs/demo/probe.json").read_text()
+        >>> found = surgeon.ProbeResult.from_dict(json.loads(text))
+        >>> ranking = found.ranking("anomaly")
+        >>> ranking.position(ranking.best.block)
+        1
+    """
 
     SCHEMA: ClassVar[str] = "surgeon.ranking/1"
 

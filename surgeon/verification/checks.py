@@ -47,6 +47,12 @@ def verify(
         logits: load both models and compare logits (memory for both in float32).
         strict: raise on a failed check.
 
+    Example:
+        >>> import surgeon
+        >>> base = surgeon.resolve("demo:planted").path
+        >>> surgeon.verify("runs/demo/model", base=base, logits=True).summary
+        'passed: files, digests, tensors, structure, keys, logits'
+
     Raises:
         SurgeonError: the folder holds no readable checkpoint, or, with `strict`, a check failed.
     """

@@ -5,7 +5,7 @@ import subprocess
 import sys
 
 import pytest
-from small import SMALL
+from small import COSTED
 from typer.testing import CliRunner
 
 from surgeon.cli.app import app
@@ -40,6 +40,6 @@ def child():
 def finished_run(tmp_path_factory, child):
     """A finished demo run on few documents: its folder and the child that made it."""
     folder = tmp_path_factory.mktemp("runs") / "demo"
-    done = child("run", "demo", "--out", folder, "--json", *SMALL)
+    done = child("run", "demo", "--out", folder, "--json", *COSTED)
     assert done.returncode == 0, done.stderr
     return folder, done, json.loads(done.stdout)

@@ -11,6 +11,7 @@ SETTINGS = {
     "select.candidates": "{stability: 1, anomaly: 1}",
     "select.refine": "false",
     "check.documents": "120",
+    "cost.repeats": "2",
 }
 
 

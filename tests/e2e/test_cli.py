@@ -17,7 +17,7 @@ from surgeon.probing.engine import ProbeResult
 from surgeon.verification.result import Verification
 
 PLANTED = DEMO / "planted"
-COMMANDS = ("run", "probe", "duplicate", "check", "inspect", "verify")
+COMMANDS = ("run", "probe", "sweep", "duplicate", "check", "inspect", "verify")
 
 
 @pytest.fixture(scope="session")

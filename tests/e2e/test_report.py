@@ -1,19 +1,24 @@
 """The report, the summary and the card of a finished run."""
 
 import json
+import math
 import re
 import shutil
 import subprocess
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import pytest
-from huggingface_hub import ModelCard
+import yaml
+from huggingface_hub import ModelCard, ModelCardData
+from huggingface_hub.repocard_data import eval_results_to_model_index, model_index_to_eval_results
+from huggingface_hub.utils import validate_repo_id
 from made_run import made_run
 from typer.testing import CliRunner
 
 from surgeon.cli.app import app
 from surgeon.errors import UsageError
-from surgeon.report import svg
+from surgeon.report import svg, tables
 from surgeon.report.card import card_metadata, is_as_written, render_card, run_facts
 from surgeon.report.html import render_html
 from surgeon.report.markdown import render_markdown
@@ -102,6 +107,20 @@ def test_the_page_holds_the_numbers_of_the_records(records):
     assert f"Only the base was right: {check.verdict.losses}" in said
 
 
+def test_the_measured_cost_is_on_the_page_the_summary_and_the_card(records):
+    cost = records.outcome.cost
+    ratio = f"{cost.decode_ratio.median:.2f}x"
+    page = " ".join(parsed(render_html(records)).text)
+    for text in (page, render_markdown(records), render_card(run_facts(records))):
+        for part in (ratio, "decode, tokens/s", "prefill, tokens/s", "peak memory, MB",
+                     "weights as loaded, MB", f"{cost.candidate.peak / 1e6:,.1f}",
+                     "2 turns of each", cost.machine):  # fmt: skip
+            assert part in text, part
+    growth = len(records.outcome.plan) / records.outcome.plan.depth - 1
+    assert f"{growth:+.0%} layers: {ratio} the base's tokens" in render_card(run_facts(records))
+    assert ratio in tables.stage_line(records.outcome.stages[-1])
+
+
 def test_flipped_documents_are_the_tasks_own(records):
     from surgeon.tasks import TASKS
     from surgeon.tasks.documents import documents
@@ -180,6 +199,49 @@ def test_the_card_names_a_hub_base_once_and_carries_its_licence(records):
     assert "surgeon duplicate Qwen/Qwen2.5-0.5B@abc rebuilt --layers" in render_card(facts)
 
 
+RELATIONS = {"adapter", "finetune", "merge", "quantized"}
+"""What the Hub knows as `base_model_relation`."""
+
+
+@pytest.mark.parametrize(
+    "carried",
+    [
+        {},
+        {"license": "apache-2.0", "language": ["en"], "pipeline_tag": "text-generation"},
+        {"license": "other", "license_name": "own", "license_link": "https://x/LICENSE"},
+        {"license": "llama3.2", "language": ["en", "de"], "extra_gated_prompt": "terms"},
+    ],
+    ids=lambda carried: carried.get("license", "none"),
+)
+def test_the_metadata_survives_the_hub_library(records, carried):
+    """Card text -> the library's objects -> YAML -> the same; and results as `model-index`.
+
+    The Hub's own validator answers over the network; this is what can be asked without it.
+    """
+    facts = replace(run_facts(records), base="Qwen/Qwen2.5-0.5B@abc", source_metadata=carried)
+    text = render_card(facts, "me/upgraded")
+    raw = yaml.safe_load(text.split("---")[1])
+    card = ModelCard(text)
+    assert card.data.to_dict() == ModelCardData(**ModelCard(text).data.__dict__).to_dict() == raw
+    assert yaml.safe_load(card.data.to_yaml()) == raw
+    for key in ("license", "license_name", "license_link", "language"):
+        assert raw.get(key) == carried.get(key), key
+    assert raw["base_model_relation"] in RELATIONS and "extra_gated_prompt" not in raw
+    validate_repo_id(raw["base_model"])
+    name, results = model_index_to_eval_results(raw["model-index"])
+    assert name == raw["model-index"][0]["name"] == "upgraded" and results == card.data.eval_results
+    assert eval_results_to_model_index(name, results) == raw["model-index"]
+    for each in results:
+        assert math.isfinite(each.metric_value) and each.task_type == raw["pipeline_tag"]
+        assert each.dataset_type and each.dataset_name and each.metric_type
+
+
+def test_a_base_that_is_no_repository_is_not_named_as_one(records):
+    for base in ("demo:planted", "./folder", "/models/x", "folder"):
+        raw = card_metadata(replace(run_facts(records), base=base), "x").to_dict()
+        assert "base_model" not in raw and "base_model_relation" not in raw, base
+
+
 def test_the_card_does_not_break_verification(records):
     found = verify(records.folder / "model", base=records.outcome.source.path, strict=False)
     assert found.passed
@@ -203,7 +265,7 @@ def test_markdown_tables_are_rectangular(records):
 
 @pytest.mark.parametrize(("low", "high"), [(0, 1), (-0.6, 0.6), (3.1, 23), (1e-4, 3e-4), (5, 5)])
 def test_ticks_are_few_round_and_inside(low, high):
-    ticks = svg._ticks(low, high, 3)
+    ticks = svg.round_ticks(low, high, 3)
     assert 1 <= len(ticks) <= 12 and all(low - 1e-9 <= t <= high + 1e-9 for t in ticks)
     assert len(ticks) >= 3 or low == high
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -9,7 +10,7 @@ import time
 
 import jsonschema
 import pytest
-from small import SMALL, hear_ctrl_c
+from small import COSTED, SMALL, hear_ctrl_c
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from surgeon.block import Block
@@ -18,7 +19,7 @@ from surgeon.recipe import Recipe, load_recipe
 
 pytestmark = pytest.mark.slow
 
-STAGES = ["inspect", "probe", "select", "duplicate", "verify", "check"]
+STAGES = ["inspect", "probe", "select", "duplicate", "verify", "check", "cost"]
 
 
 def tree(folder):
@@ -70,21 +71,60 @@ def test_a_finished_run_is_not_repeated_and_a_change_repeats_what_depends_on_it(
     finished_run, surgeon
 ):
     folder, _, first = finished_run
-    again = json.loads(surgeon("run", "demo", "--out", folder, "--json", *SMALL).stdout)
+    again = json.loads(surgeon("run", "demo", "--out", folder, "--json", *COSTED).stdout)
     assert all(stage["reused"] for stage in again["stages"])
     assert again["verdict"] == first["verdict"]
-    other = surgeon("run", "demo", "--out", folder, "--json", *SMALL, "--set", "check.margin=0.05")
+    assert again["cost"] == first["cost"]
+    other = surgeon("run", "demo", "--out", folder, "--json", *COSTED, "--set", "check.margin=0.05")
     stages = json.loads(other.stdout)["stages"]
     assert {stage["name"]: stage["reused"] for stage in stages} == {
         "inspect": True, "probe": True, "select": False,
-        "duplicate": True, "verify": True, "check": False,
+        "duplicate": True, "verify": True, "check": False, "cost": True,
     }  # fmt: skip
+
+
+def test_the_cost_is_measured_again_with_other_numbers_and_gone_when_not_wanted(
+    finished_run, surgeon
+):
+    folder, _, first = finished_run
+    cost = first["cost"]
+    assert json.loads((folder / "cost.json").read_text()) == {"schema": "surgeon.cost/1", **cost}
+    ratio = cost["candidate"]["weights"] / cost["base"]["weights"]
+    assert 1.2 < ratio < 1.5 and len(cost["decode_ratio"]["values"]) == 2
+    asked = ("run", "demo", "--out", folder, "--json", *COSTED)
+    assert surgeon(*asked).exit_code == 0  # as it was, whatever other tests did to it
+    other = json.loads(surgeon(*asked, "--set", "cost.tokens=4").stdout)
+    assert [s["name"] for s in other["stages"] if not s["reused"]] == ["cost"]
+    assert (cost["tokens"], other["cost"]["tokens"]) == (32, 4)
+    without = json.loads(surgeon(*asked, "--set", "cost.enabled=false").stdout)
+    assert without["cost"] is None and without["stages"][-1]["name"] == "check"
+    assert "memory: not measured" in (folder / "report.html").read_text()
+
+
+def test_a_cost_that_could_not_be_measured_does_not_end_the_run(
+    tmp_path, finished_run, surgeon, monkeypatch
+):
+    from surgeon.cost import measure
+
+    monkeypatch.setattr(measure.sys, "executable", "/bin/false")
+    folder = shutil.copytree(finished_run[0], tmp_path / "run")
+    (folder / "cost.json").unlink()
+    asked = ("run", "demo", "--out", folder, "--json", *COSTED)
+    done = json.loads(surgeon(*asked).stdout)
+    assert done["conclusion"] == "improved" and done["stages"][-1]["text"].startswith(
+        "not measured"
+    )
+    assert "ended with code 1" in done["cost"]["missing"]
+    assert "ended with code 1" in (folder / "report.html").read_text()
+    monkeypatch.undo()
+    again = json.loads(surgeon(*asked).stdout)
+    assert again["cost"]["missing"] is None, "what failed is tried again"
 
 
 def test_a_damaged_model_folder_is_made_again(finished_run, surgeon):
     folder, _, _ = finished_run
     (folder / "model" / "surgeon.json").unlink()
-    again = json.loads(surgeon("run", "demo", "--out", folder, "--json", *SMALL).stdout)
+    again = json.loads(surgeon("run", "demo", "--out", folder, "--json", *COSTED).stdout)
     stages = {stage["name"]: stage["reused"] for stage in again["stages"]}
     assert stages["probe"] and not stages["duplicate"]
     assert again["conclusion"] == "improved"

@@ -14,7 +14,7 @@ GROUPED = {**SHAPE, "num_key_value_heads": 2}
 
 KINDS = {
     "qwen2.5": ("qwen2", {**GROUPED, "tie_word_embeddings": True}, "Qwen2Tokenizer"),
-    "qwen3": ("qwen3", {**GROUPED, "head_dim": 8}, "Qwen2Tokenizer"),
+    "qwen3": ("qwen3", {**GROUPED, "head_dim": 8, "tie_word_embeddings": True}, "Qwen2Tokenizer"),
     "tinyllama": ("llama", GROUPED, "LlamaTokenizer"),
     "smollm2": ("llama", {**GROUPED, "tie_word_embeddings": True}, "GPT2Tokenizer"),
     "llama-3.2": ("llama", {**GROUPED, "tie_word_embeddings": True}, "PreTrainedTokenizerFast"),
@@ -49,10 +49,14 @@ def tokenizer_of(kind):
     return getattr(transformers, kind)(vocab=vocabulary, merges=[])
 
 
+def kind_of(name):
+    """The kind of the recipe `name`."""
+    return next(kind for kind in KINDS if name.startswith(kind))
+
+
 def save_like(name, folder):
     """A random model such as the one of the recipe `name`."""
-    kind = next(kind for kind in KINDS if name.startswith(kind))
-    model_type, settings, tokenizer_class = KINDS[kind]
+    model_type, settings, tokenizer_class = KINDS[kind_of(name)]
     tokenizer = tokenizer_of(tokenizer_class)
     torch.manual_seed(0)
     ids = {

@@ -14,8 +14,8 @@ FLOORS = [
     "checkpoint stats paired recipe",
     "score tasks models",
     "layerwise",
-    "probing evals verification hub selection",
-    "calibration",
+    "probing evals verification hub selection cost",
+    "calibration sweeping",
     "outcome catalogue environment",
     "report runs",
     "pipeline release",
@@ -31,7 +31,8 @@ NO_TORCH = {
 ONLY = {
     "lm_eval": {"evals/harness.py"},
     "huggingface_hub": {"hub.py", "report/card.py"},
-    "matplotlib": {"report/plots.py", "report/plots_check.py"},
+    "matplotlib": {"report/plots.py", "report/plots_check.py", "report/heatmap.py"},
+    "ray": {"sweeping/ray_connection.py"},
 }
 
 

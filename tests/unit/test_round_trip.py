@@ -10,10 +10,11 @@ from hypothesis import strategies as st
 
 from surgeon.block import Block
 from surgeon.checkpoint.manifest import Edit, File, Manifest, Source
+from surgeon.cost.result import Cost, ModelCost, Spread
 from surgeon.errors import UsageError
 from surgeon.paired import Verdict
 from surgeon.plan import LayerPlan
-from surgeon.recipe import CheckStep, ProbeStep, Recipe, SelectStep
+from surgeon.recipe import CheckStep, CostStep, ProbeStep, Recipe, SelectStep
 from surgeon.record import Record
 from surgeon.score.base import BlockScore, Ranking, Unranked
 from surgeon.stats import LayerStats
@@ -34,6 +35,10 @@ sources = st.builds(
     Source, id=words, revision=st.none() | words,
     files=st.dictionaries(words, st.fixed_dictionaries({"size": counts}), max_size=2),
 )  # fmt: skip
+spreads = st.lists(finite, min_size=1, max_size=4).map(Spread.of)
+costs = st.builds(
+    ModelCost, prefill=spreads, decode=spreads, weights=counts, peak=counts, idle=counts
+)
 
 TYPES = {
     Block: blocks,
@@ -79,6 +84,13 @@ TYPES = {
         ),
         check=st.builds(CheckStep, documents=st.integers(1, 999),
                         plan=st.sampled_from(["fixed", "sequential"])),
+        cost=st.builds(CostStep, enabled=st.booleans(), tokens=st.integers(2, 99)),
+    ),
+    Cost: st.builds(
+        Cost, base=st.none() | costs, candidate=st.none() | costs,
+        prefill_ratio=st.none() | spreads, decode_ratio=st.none() | spreads, batch=counts,
+        prompt=counts, tokens=counts, warm=st.booleans(), dtype=words, device=words,
+        machine=words, threads=counts, others=measured, memory=words, missing=st.none() | words,
     ),
 }  # fmt: skip
 

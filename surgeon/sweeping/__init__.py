@@ -1,0 +1,1 @@
+"""Measured effects of many layer plans: the truth behind a probe's prediction."""
