@@ -227,8 +227,9 @@ def test_an_error_of_a_worker_is_raised_here(finish):
         finish(StubRay(lambda unit: TaskFailed()))
 
 
-def test_a_node_that_cannot_import_surgeon_is_named_as_such(finish):
-    stub = StubRay(rows_of, start=lambda: TaskFailed("The actor failed to import on the worker"))
+@pytest.mark.parametrize("kind", [TaskFailed, LostWorker])
+def test_a_node_that_cannot_import_surgeon_is_named_as_such(finish, kind):
+    stub = StubRay(rows_of, start=lambda: kind("The actor failed to import on the worker"))
     with pytest.raises(SurgeonError, match="cannot import surgeon"):
         finish(stub)
 
