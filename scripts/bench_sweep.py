@@ -184,7 +184,7 @@ def null(options):
         count = len(means) - 1
         contest = Race([4] * count, alpha=0.05, margin=0.02)
         bounds = Differences(count, 0.05)
-        for chunk in chunks(list(range(documents))):
+        for chunk in chunks(list(range(documents)), first=16, growth=8):
             live = list(contest.live)
             base, part = scores[0, chunk], scores[1:][np.ix_(live, chunk)]
             bounds.add(live, base, part, np.zeros(len(chunk)), np.zeros_like(part))

@@ -241,6 +241,7 @@ class _Run:
                 seed=self.recipe.seed,
                 device=self.recipe.device,
                 dtype=self.recipe.dtype,
+                name=self.source.name,
                 report=self.report,
             )
             write_sweep(found, self.folder.path)

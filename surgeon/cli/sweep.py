@@ -167,6 +167,7 @@ def sweep(
             include_path=include_path,
             offline=offline,
             ray=ray,
+            name="@".join(filter(None, (source.name.partition("@")[0], source.revision))),
             report=report,
             watch=watch,
         )

@@ -94,15 +94,26 @@ class _Subject:
             else meter.processor(),
         }
 
-    def turn(self, prompt: int, tokens: int) -> dict[str, float]:
-        """Generate once: seconds until the first new token, and for all that follow it."""
+    def turn(self, prompt: int, tokens: int) -> dict[str, float | None]:
+        """Generate once.
+
+        Returns:
+            Seconds until the first new token (`prefill`) and for all that follow it
+            (`decode`), and processor seconds that others worked meanwhile, None if unknown.
+        """
         import torch
+
+        from surgeon.cost import meter
 
         size = int(self.model.config.get_text_config(decoder=True).vocab_size)
         draw = torch.Generator().manual_seed(0)
         ids = torch.randint(0, size, (1, prompt), generator=draw).to(self.device)
+        busy, own = meter.busy(), time.process_time()
         start, ticks = timed_generation(self.model, ids, tokens)
-        return {"prefill": ticks[0] - start, "decode": ticks[-1] - ticks[0]}
+        own = time.process_time() - own
+        after = meter.busy()
+        others = None if busy is None or after is None else max(0.0, after - busy - own)
+        return {"prefill": ticks[0] - start, "decode": ticks[-1] - ticks[0], "others": others}
 
     def peak(self) -> int:
         """Most bytes since the model was loaded."""

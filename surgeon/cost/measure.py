@@ -6,12 +6,13 @@ drifts by more than the two models differ.
 """
 
 import json
+import math
 import os
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
@@ -21,6 +22,13 @@ from surgeon.cost.result import Cost, ModelCost, Spread
 from surgeon.errors import SurgeonError, UsageError
 
 BATCH = 1
+PASSIVE = "passive"
+"""OpenMP: threads sleep while they wait.
+
+By default they spin, and one other busy process then makes every parallel region wait for a
+slice of the scheduler: a model of a few layers becomes twenty times slower, the longer one
+of two by chance more or less so.
+"""
 
 Report = Callable[[str, int, int], None]
 """Progress callback `(stage, done, total)`."""
@@ -95,12 +103,13 @@ def measure_cost(
         candidate=made[1],
         prefill_ratio=_ratio(made[0].prefill, made[1].prefill),
         decode_ratio=_ratio(made[0].decode, made[1].decode),
+        others=_others([turn for pair in turns for turn in pair]),
         **how,
     )
 
 
 def _missing(how: dict[str, Any], reason: str) -> Cost:
-    unknown = {"warm": False, "memory": "", "threads": 0, "machine": ""}
+    unknown = {"warm": False, "memory": "", "threads": 0, "machine": "", "others": math.nan}
     return Cost(
         base=None,
         candidate=None,
@@ -120,7 +129,17 @@ def _fitting(prompt: int, tokens: int, positions: list[int | None]) -> dict[str,
     return {"prompt": prompt, "tokens": tokens}
 
 
-Turn = dict[str, float]
+Turn = dict[str, Any]
+"""Seconds of `prefill` and `decode`, and processor seconds of `others` or None."""
+
+
+def _others(turns: Sequence[Turn]) -> float:
+    """Processors that other work kept busy during the turns; NaN where it is not known."""
+    if any(turn["others"] is None for turn in turns):
+        return math.nan
+    elapsed = float(sum(turn["prefill"] + turn["decode"] for turn in turns))
+    worked = float(sum(turn["others"] for turn in turns))
+    return worked / elapsed
 
 
 def _turns(
@@ -177,7 +196,11 @@ class _Model:
             stdout=subprocess.PIPE,
             stderr=self._talk,
             text=True,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+            env={
+                "OMP_WAIT_POLICY": PASSIVE,
+                **os.environ,
+                "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
+            },
         )
         self._say({"path": str(path), "device": device, "dtype": dtype})
 

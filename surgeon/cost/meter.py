@@ -4,11 +4,13 @@
 one that started it, so that a small child of a large parent looks large.
 """
 
+import os
 import platform
 import sys
 from pathlib import Path
 
 _STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+_MACHINE = Path("/proc/stat")
 _PEAK_OF_RESIDENT = "5"  # what to write to clear_refs to start VmHWM anew; proc(5)
 
 GENERATING = "largest resident size of a process of its own while generating"
@@ -52,6 +54,19 @@ def _maximum() -> int:
 
     most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return most if sys.platform == "darwin" else most * 1024
+
+
+def busy() -> float | None:
+    """Processor seconds that the whole machine has worked so far; None where unknown.
+
+    Includes what other machines on the same hardware took from it (`steal`); proc(5).
+    """
+    try:
+        fields = _MACHINE.read_text().split()
+        user, nice, system, _idle, _wait, irq, softirq, steal = map(int, fields[1:9])
+    except (OSError, ValueError):
+        return None
+    return (user + nice + system + irq + softirq + steal) / os.sysconf("SC_CLK_TCK")
 
 
 def processor() -> str:

@@ -4,7 +4,14 @@ from collections.abc import Sequence
 from statistics import median
 from typing import ClassVar, Self
 
-from surgeon.record import Record
+from surgeon.record import Measured, Record
+
+BUSY = 0.2
+"""Processors of other work from which on rates are not to be relied on.
+
+A background service stays well below it. One busy process on a machine whose processors are
+all in use by the model makes every pass wait for the slowest thread.
+"""
 
 
 class Spread(Record):
@@ -61,6 +68,7 @@ class Cost(Record):
         device: cpu, or cuda with its number.
         machine: processor or GPU.
         threads: of each process.
+        others: processors that other work kept busy meanwhile, on average; NaN if unknown.
         memory: what `peak` counts.
         missing: why nothing was measured, or None.
     """
@@ -79,5 +87,11 @@ class Cost(Record):
     device: str
     machine: str
     threads: int
+    others: Measured
     memory: str
     missing: str | None = None
+
+    @property
+    def disturbed(self) -> bool:
+        """Whether other work took so much of the machine that the rates say little."""
+        return self.others > BUSY

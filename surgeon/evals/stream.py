@@ -71,16 +71,24 @@ def _pick(tasks: Sequence[Ordered], weights: Mapping[str, float], at: float) -> 
     return tasks[-1].name
 
 
-def chunks(documents: Sequence[Drawn], ends: Sequence[int] = ()) -> Iterator[list[Drawn]]:
+def chunks(
+    documents: Sequence[Drawn], ends: Sequence[int] = (), first: int = FIRST_CHUNK, growth: int = 4
+) -> Iterator[list[Drawn]]:
     """Cut a stream into chunks whose sizes do not depend on what was seen.
 
     Chunks grow with the documents before them, so that looks stay frequent early and cheap
-    late. `ends`, where given, are the only places where a chunk may end.
+    late.
+
+    Args:
+        documents: the stream.
+        ends: the only places where a chunk may end, if there are any.
+        first: documents of the smallest chunk.
+        growth: a chunk is one part in so many of the documents before it.
     """
     start = 0
     stops = [end for end in ends if 0 < end < len(documents)]
     while start < len(documents):
-        size = min(LARGEST_CHUNK, max(FIRST_CHUNK, start // 4))
+        size = min(LARGEST_CHUNK, max(first, start // growth))
         stop = next((end for end in stops if end > start), len(documents)) if ends else start + size
         yield list(documents[start:stop])
         start = stop

@@ -285,7 +285,9 @@ def _cost(facts: CardFacts) -> str:
         return ""
     growth = len(plan) / plan.depth - 1
     head = f"{growth:+.0%} layers: {cost.decode_ratio.median:.2f}x the base's tokens per second."
-    return "\n".join(["## Cost", "", head, "", *cost_table(cost), "", cost_method(cost)])
+    return "\n".join(
+        ["## Cost", "", head, "", *cost_table(cost), "", "\n\n".join(cost_method(cost))]
+    )
 
 
 def _choice(facts: CardFacts) -> str:

@@ -15,6 +15,7 @@ def cost_line(cost: Cost) -> str:
         f"{cost.decode_ratio.median:.2f}x tokens/s in decoding "
         f"({_rate(cost.base.decode.median)} -> {_rate(cost.candidate.decode.median)}), "
         f"{cost.prefill_ratio.median:.2f}x in prefill; {weights:.2f}x weights"
+        f"{'; the machine was busy, so the rates say little' if cost.disturbed else ''}"
     )
 
 
@@ -42,15 +43,15 @@ def cost_rows(cost: Cost) -> list[tuple[str, str, str, str]]:
     ]
 
 
-def cost_method(cost: Cost) -> str:
-    """How it was measured, or why it was not."""
+def cost_method(cost: Cost) -> list[str]:
+    """How it was measured and how far to trust it, or why it was not; in paragraphs."""
     if cost.missing is not None:
-        return f"Tokens per second and memory were not measured: {cost.missing}."
+        return [f"Tokens per second and memory were not measured: {cost.missing}."]
     assert cost.base
     count = len(cost.base.decode.values)
     turns = f"{count} turns of each" if count > 1 else "1 turn of each"
-    threads = "" if cost.device.startswith("cuda") else f", {_plural(cost.threads, 'thread')}"
-    return (
+    threads = "" if cost.device.startswith("cuda") else f", {_threads(cost.threads)}"
+    measured = (
         f"Measured with transformers' own generate on {cost.machine} ({cost.device}{threads}, "
         f"{cost.dtype}): batch {cost.batch}, {cost.prompt} random prompt tokens, {cost.tokens} "
         f"new ones, greedy; {turns}, base and candidate alternating, "
@@ -58,10 +59,18 @@ def cost_method(cost: Cost) -> str:
         "lowest and highest; ratios are taken within each pair of turns. Peak memory is the "
         f"{cost.memory}."
     )
+    if not cost.disturbed:
+        return [measured]
+    return [
+        measured,
+        f"Other work kept {cost.others:.1f} processors busy meanwhile: the rates are too low, "
+        "and their ratio says little. Memory is not affected. Delete cost.json and run again "
+        "on a quiet machine.",
+    ]
 
 
-def _plural(count: int, noun: str) -> str:
-    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+def _threads(count: int) -> str:
+    return "1 thread" if count == 1 else f"{count} threads that sleep while they wait"
 
 
 def _rates(base: Spread, candidate: Spread, ratio: Spread) -> tuple[str, str, str]:

@@ -16,6 +16,7 @@ from surgeon.report import svg
 from surgeon.report.costs import cost_method, cost_rows
 from surgeon.report.flips import flipped
 from surgeon.report.records import RunRecords, layers_in_words, model_reference
+from surgeon.report.sweep_html import prediction_rows
 from surgeon.report.verdicts import STOPPED, evidence
 from surgeon.version import __version__
 
@@ -52,6 +53,7 @@ def render_html(records: RunRecords) -> str:
         **_head(records),
         **_map(records),
         **_statistics(records),
+        **_sweep(records),
         **_selection(records),
         **_confirmation(records),
         **_flips(records),
@@ -73,6 +75,7 @@ def _sections(context: dict[str, Any]) -> list[tuple[str, str]]:
         "done": "What was done",
         "map": "Layer map",
         "statistics": "Statistics",
+        "predictions": "Prediction against measurement",
         "selection": "Selection",
         "confirmation": "Confirmation",
         "flips": "Flipped documents",
@@ -81,7 +84,11 @@ def _sections(context: dict[str, Any]) -> list[tuple[str, str]]:
         "provenance": "Provenance",
         "reproduce": "Reproduce",
     }
-    absent = {"confirmation": not context["tasks"], "flips": not context["flips"]}
+    absent = {
+        "predictions": not context["predictions"],
+        "confirmation": not context["tasks"],
+        "flips": not context["flips"],
+    }
     return [(key, name) for key, name in names.items() if not absent.get(key)]
 
 
@@ -218,6 +225,12 @@ def _bar(verdict: Verdict, span: float) -> str:
     return svg.interval_bar(*verdict.interval, verdict.difference, span, verdict.verdict)
 
 
+def _sweep(records: RunRecords) -> dict[str, Any]:
+    if records.sweep is None:
+        return {"predictions": [], "prediction_caption": ""}
+    return prediction_rows(records.sweep)
+
+
 def _selection(records: RunRecords) -> dict[str, Any]:
     selection = records.outcome.selection
     order = sorted(selection.tried, key=lambda each: -each.verdict.difference)
@@ -336,7 +349,7 @@ def _cost(records: RunRecords) -> dict[str, Any]:
         rows.append(("layers", str(inspection.depth), "-", ""))
         rows.append(("parameters", f"{inspection.parameters.total:,}", "-", ""))
         rows.append(("weights", f"{base_bytes / 1e6:,.1f} MB", "-", ""))
-        return {"cost": rows, "cost_note": "No model was saved."}
+        return {"cost": rows, "cost_notes": ["No model was saved."]}
     new_bytes = sum(f.size for f in manifest.files if f.name.endswith(".safetensors"))
     rows.append(_change("layers", inspection.depth, len(plan), "{:,.0f}"))
     if records.saved is not None:
@@ -354,8 +367,8 @@ def _cost(records: RunRecords) -> dict[str, Any]:
             f" The check took {check.seconds:.1f} s for both models; sharing layer prefixes, it "
             f"ran {shared:.0%} of the layers that two separate runs would have."
         )
-    how = cost_method(cost) if cost else "Tokens per second and memory: not measured."
-    return {"cost": rows, "cost_note": f"{note} {how}"}
+    how = cost_method(cost) if cost else ["Tokens per second and memory: not measured."]
+    return {"cost": rows, "cost_notes": [*how, note]}
 
 
 def _change(name: str, before: float, after: float, form: str) -> tuple[str, ...]:

@@ -12,7 +12,13 @@ from surgeon.version import __version__
 
 def render_markdown(records: RunRecords) -> str:
     """The run in Markdown."""
-    parts = [_head(records), _confirmation(records), _cost(records), _selection(records)]
+    parts = [
+        _head(records),
+        _confirmation(records),
+        _cost(records),
+        _sweep(records),
+        _selection(records),
+    ]
     parts.append(_again(records))
     return "\n\n".join(part for part in parts if part) + "\n"
 
@@ -69,7 +75,9 @@ def _cost(records: RunRecords) -> str:
     if cost.missing is not None:
         return head
     opened = f"<details><summary>{head}</summary>"
-    return "\n".join([opened, "", *cost_table(cost), "", cost_method(cost), "", "</details>"])
+    return "\n".join(
+        [opened, "", *cost_table(cost), "", "\n\n".join(cost_method(cost)), "", "</details>"]
+    )
 
 
 def cost_table(cost: Cost) -> list[str]:
@@ -79,6 +87,34 @@ def cost_table(cost: Cost) -> list[str]:
         "|---|--:|--:|--:|",
         *(f"| {' | '.join(row)} |" for row in cost_rows(cost)),
     ]
+
+
+def _sweep(records: RunRecords) -> str:
+    if records.sweep is None or not records.sweep.predictions:
+        return ""
+    found = records.sweep.predictions
+    lines = [
+        f"<details><summary>Predictions against all {len(records.sweep.effects)} measured "
+        f"blocks (best {found[0].best}, {found[0].best_difference:+.3f})</summary>",
+        "",
+        "| scorer | first | change | layers off | Spearman | regret |",
+        "|---|---|--:|--:|---|---|",
+    ]
+    for each in found:
+        (low, high), (least, most) = each.spearman_interval, each.regret_interval
+        lines.append(
+            f"| {each.scorer} | {each.predicted} | {each.predicted_difference:+.3f} | "
+            f"{each.distance} | {each.spearman:+.2f} ({low:+.2f} to {high:+.2f}) | "
+            f"{each.regret:.3f} ({least:.3f} to {most:.3f}) |"
+        )
+    chance = found[0]
+    lines += [
+        f"| a random block | | | {chance.chance_within_two:.0%} within 2 | 0 | "
+        f"{chance.chance_regret:.3f} |",
+        "",
+        "</details>",
+    ]
+    return "\n".join(lines)
 
 
 def _selection(records: RunRecords) -> str:

@@ -19,6 +19,7 @@ from surgeon.plan import LayerPlan
 from surgeon.record import Record
 from surgeon.score.base import Ranking
 from surgeon.stats import LayerStats
+from surgeon.sweeping.result import SweepResult
 from surgeon.verification.result import Verification
 
 R = TypeVar("R", bound=Record)
@@ -54,6 +55,7 @@ class RunRecords:
     manifest: Manifest | None
     verification: Verification | None
     check: CheckResult | None
+    sweep: SweepResult | None
     rows: tuple[dict[str, Any], ...]
     deployment: tuple[Deployment, ...]
 
@@ -84,6 +86,7 @@ def read_run(folder: Path) -> RunRecords:
         manifest=_record(folder / "duplicate.json", Manifest) if saved else None,
         verification=_record(folder / "verify.json", Verification) if saved else None,
         check=_record(folder / "check.json", CheckResult) if saved else None,
+        sweep=_record(folder / "sweep.json", SweepResult) if outcome.recipe.sweep else None,
         rows=_rows(folder / ROWS_NAME) if saved else (),
         deployment=tuple(engines),
     )

@@ -19,6 +19,7 @@ from markupsafe import Markup  # jinja2 brings it
 from surgeon.paired import Verdict
 from surgeon.report import svg
 from surgeon.report.sweep_map import (
+    STOPPED,
     WORDS,
     BlockMap,
     Mark,
@@ -75,7 +76,7 @@ def render_sweep_html(result: SweepResult) -> str:
         **_maps(result),
         **_effects(result),
         **_front(result),
-        **_predictions(result),
+        **prediction_rows(result),
         **_composition(result),
         "facts": _facts(result),
         "provenance": _provenance(result),
@@ -227,7 +228,8 @@ def _front(result: SweepResult) -> dict[str, Any]:
     }
 
 
-def _predictions(result: SweepResult) -> dict[str, Any]:
+def prediction_rows(result: SweepResult) -> dict[str, Any]:
+    """Each scorer against the measurement, for the table of a page."""
     rows = [
         {
             "scorer": each.scorer,
@@ -292,12 +294,7 @@ def _facts(result: SweepResult) -> list[str]:
     """How it was measured and what it cost, in sentences."""
     cost = result.cost
     alone = cost.layer_forwards / max(cost.layer_forwards_alone, 1)
-    stopped = {
-        "all documents": "all of the documents that were planned",
-        "settled": "stopped as soon as the answer was settled",
-        "undecidable": "stopped where the documents left would hardly tell the rest apart",
-        "time": "stopped when the time was up",
-    }[result.stopped]
+    stopped = STOPPED[result.stopped]
     facts = [
         f"{result.documents:,} of {result.planned:,} documents of split {result.split}: {stopped}.",
         f"{cost.evaluations:,} evaluations of one candidate on one document in "

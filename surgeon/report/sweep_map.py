@@ -31,6 +31,15 @@ ROOMY = 16
 STYLES = ("circle", "square", "triangle", "diamond", "down", "plus", "cross", "star", "right")
 
 
+STOPPED = {
+    "all documents": "all documents that were planned",
+    "settled": "stopped as soon as the answer was settled",
+    "undecidable": "stopped where the documents left would hardly tell the rest apart",
+    "time": "stopped when the time was up",
+}
+"""Why a sweep ended, in words."""
+
+
 @dataclass(frozen=True)
 class BlockMap:
     """The blocks of one way of repeating, by block.

@@ -7,18 +7,12 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from surgeon.report.sweep_map import STOPPED
 from surgeon.report.tables import STYLE, plain_table
 
 if TYPE_CHECKING:  # tables must not load what measures
     from surgeon.sweeping.preview import SweepPlan
     from surgeon.sweeping.result import BeamStep, Effect, SweepResult
-
-STOPPED = {
-    "all documents": "all documents that were planned",
-    "settled": "stopped as soon as the answer was settled",
-    "undecidable": "stopped where the documents left would hardly tell the rest apart",
-    "time": "stopped when the time was up",
-}
 
 
 def sweep_table(result: "SweepResult", top: int = 10) -> RenderableType:

@@ -156,9 +156,10 @@ class Race:
         """Whether `left` more documents would hardly change what is left.
 
         The capital of the best bet u grows by about d^2 / (2 v) nats a document, where d is the
-        mean and v the mean square of the difference, and by log(1 + u d) at most. With d one
-        standard error better than it looks, no candidate would be dropped and the leader would
-        not be settled. This decides only when to stop; what is said then holds at any moment.
+        mean and v the mean square of the difference, and by log(1 + u d) at most. No candidate
+        would be dropped even with d one standard error larger than it looks, and the leader
+        would not be settled with d as it looks. This decides only when to stop; what is said
+        then holds at any moment.
         """
         leader = self.leader()
         others = [k for k in self.live if leader and k != leader.at]
@@ -169,12 +170,12 @@ class Race:
         error = np.sqrt(square / self._documents)
 
         def reached(differences: Array, evidence: Array) -> NDArray[np.bool_]:
-            hoped = np.maximum(differences + error, 0)
+            hoped = np.maximum(differences, 0)
             growth = np.minimum(hoped**2 / (2 * square), np.log1p(BETS[-1] * hoped))
             return np.asarray(evidence + left * growth >= self._threshold)
 
-        droppable = reached(mean, self._evidence_behind()[others])
-        settled = reached(mean + self._margin, self._evidence_close(leader.at)[others])
+        droppable = reached(mean + error, self._evidence_behind()[others])
+        settled = reached(mean + self._margin - error, self._evidence_close(leader.at)[others])
         return not droppable.any() and not settled.all()
 
 

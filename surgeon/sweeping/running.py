@@ -142,7 +142,7 @@ class SweepRun:
         )
         spent, count = 0, len(family.candidates)
         self.report(f"race of {count} plans", 0, len(self.stream))
-        for chunk in chunks(self.stream):
+        for chunk in chunks(self.stream, first=16, growth=8):
             live = list(race.live)
             some = [family.candidates[at] for at in live]
             done = self.measurements.finish(

@@ -63,6 +63,7 @@ def sweep(
     include_path: Path | None = None,
     offline: bool = False,
     ray: str | None = None,
+    name: str | None = None,
     report: Report = lambda stage, done, total: None,
     watch: Watch = lambda line: None,
 ) -> SweepResult:
@@ -94,6 +95,7 @@ def sweep(
         include_path: a folder of task YAML files.
         offline: never fetch data.
         ray: address of a Ray cluster to work on, or `auto`; None for this process.
+        name: how the record names the model; its folder if None.
         report: progress callback `(stage, done, total)`.
         watch: called with a line about the best so far.
 
@@ -157,7 +159,8 @@ def sweep(
             run.measure()
         steps = run.compose(beam, blocks, alpha, split) if beam and run.stopped != "time" else []
         winner, reason = run.winner(steps)
-        measured = () if race or not run.documents else _predict(run, against)
+        held, unheld = ([], []) if race else _predict(run, against)
+        notes += unheld
         if race and against:
             notes.append(
                 "the probe's rankings weight the bets of the race; a comparison with them needs "
@@ -167,7 +170,7 @@ def sweep(
             notes.append(f"{book.broken} broken lines of the ledger were left out")
         cost = executor.cost
         return SweepResult(
-            model=str(model),
+            model=name or str(model),
             depth=checkpoint.depth,
             tasks=tuple(task.name for task in loaded),
             split=loaded[0].split,
@@ -188,7 +191,7 @@ def sweep(
             stopped=run.stopped,
             race=summary,
             beam=tuple(steps),
-            predictions=tuple(measured),
+            predictions=tuple(held),
             cost=SweepCost(
                 evaluations=executor.evaluations,
                 reused=max(0, run.measurements.asked - executor.evaluations),
@@ -205,11 +208,19 @@ def sweep(
         )
 
 
-def _predict(run: SweepRun, rankings: Sequence[Ranking]) -> list[Prediction]:
-    """The rankings against the blocks that were run twice; none if there is no ranking."""
-    if not rankings:
-        return []
-    return predictions(rankings, run.block_differences(), seed=0)
+def _predict(run: SweepRun, rankings: Sequence[Ranking]) -> tuple[list[Prediction], list[str]]:
+    """The rankings against the blocks that were run twice, and what cannot be compared."""
+    if not rankings or not run.documents:
+        return [], []
+    differences = run.block_differences()
+    usable = [r for r in rankings if any(entry.block in differences for entry in r.entries)]
+    notes = [
+        f"`{ranking.scorer}` ranked none of the measured blocks and is left out"
+        + (f": {ranking.unranked[0].reason}" if ranking.unranked else "")
+        for ranking in rankings
+        if ranking not in usable
+    ]
+    return (predictions(usable, differences) if usable else []), notes
 
 
 def _weights(candidates: Sequence[Candidate], rankings: Sequence[Ranking]) -> list[float]:

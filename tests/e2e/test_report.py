@@ -101,7 +101,7 @@ def test_the_page_holds_the_numbers_of_the_records(records):
     check, selection = records.check, records.outcome.selection
     assert f"{check.verdict.difference:+.3f}" in said
     assert check.protocol_sha256 in said
-    assert all(each.sha256 in said for each in records.manifest.files)
+    assert all(each.digest in said for each in records.manifest.files)
     assert all(f" {each.block} " in f" {said} " for each in selection.tried)
     assert f"Only the candidate was right: {check.verdict.wins}" in said
     assert f"Only the base was right: {check.verdict.losses}" in said

@@ -1,6 +1,7 @@
 """The parts of the cost measurement that need no model: turns, sizes, ratios, words."""
 
 import json
+import math
 import subprocess
 import sys
 
@@ -109,7 +110,7 @@ def made_cost(**changes):
         "base": base, "candidate": candidate, "prefill_ratio": Spread.of([0.75]),
         "decode_ratio": Spread.of([0.76, 0.7, 0.8]), "batch": 1, "prompt": 128, "tokens": 32,
         "warm": True, "dtype": "bfloat16", "device": "cpu", "machine": "A processor",
-        "threads": 1, "memory": meter.GENERATING,
+        "threads": 1, "others": 0.05, "memory": meter.GENERATING,
     }  # fmt: skip
     return Cost(**values | changes)
 
@@ -126,20 +127,46 @@ def test_a_cost_in_words():
     assert rows["prefill, tokens/s"][2] == "0.75x"
     assert rows["weights as loaded, MB"] == ("4.0", "5.0", "1.25x")
     assert rows["peak memory above an empty process, MB"] == ("20.0", "22.0", "1.10x")
-    said = cost_method(cost)
+    (said,) = cost_method(cost)
     for part in ("A processor (cpu, 1 thread, bfloat16)", "batch 1", "128 random prompt tokens",
                  "3 turns of each", "after one uncounted", "while generating"):  # fmt: skip
         assert part in said, part
     on_gpu = made_cost(device="cuda", memory=meter.ALLOCATED)
-    assert "thread" not in cost_method(on_gpu) and "on the GPU" in cost_method(on_gpu)
+    assert "thread" not in cost_method(on_gpu)[0] and "on the GPU" in cost_method(on_gpu)[0]
 
 
 def test_a_cost_that_was_not_measured_says_why():
     nothing = dict.fromkeys(("base", "candidate", "prefill_ratio", "decode_ratio"))
     cost = made_cost(**nothing, missing="no memory")
     assert cost_line(cost) == "not measured: no memory"
-    assert cost_rows(cost) == [] and "no memory" in cost_method(cost)
+    assert cost_rows(cost) == [] and "no memory" in cost_method(cost)[0]
     assert Cost.from_dict(json.loads(cost.to_json())) == cost
+
+
+def test_a_busy_machine_is_said(monkeypatch):
+    quiet, busy = made_cost(others=0.1), made_cost(others=1.8)
+    unknown = made_cost(others=math.nan)
+    assert not quiet.disturbed and not unknown.disturbed and busy.disturbed
+    assert "busy" not in cost_line(quiet) and "the machine was busy" in cost_line(busy)
+    assert "Other work kept 1.8 processors busy" in cost_method(busy)[1]
+    assert unknown.to_dict()["others"] is None
+
+
+def test_the_work_of_others_by_hand():
+    turns = [
+        {"prefill": 0.5, "decode": 1.5, "others": 1.0},
+        {"prefill": 1.0, "decode": 1.0, "others": 3.0},
+    ]
+    assert measure._others(turns) == 1.0
+    assert math.isnan(measure._others([turns[0], {**turns[1], "others": None}]))
+
+
+@pytest.mark.skipif(not meter._MACHINE.is_file(), reason="no /proc/stat on this system")
+def test_a_child_that_works_is_seen_as_other_work():
+    before = meter.busy()
+    program = "import time\nend = time.process_time() + 1\nwhile time.process_time() < end: pass"
+    subprocess.run([sys.executable, "-c", program], check=True)
+    assert meter.busy() - before > 0.9
 
 
 def test_a_cost_reads_back():

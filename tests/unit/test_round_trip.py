@@ -90,7 +90,7 @@ TYPES = {
         Cost, base=st.none() | costs, candidate=st.none() | costs,
         prefill_ratio=st.none() | spreads, decode_ratio=st.none() | spreads, batch=counts,
         prompt=counts, tokens=counts, warm=st.booleans(), dtype=words, device=words,
-        machine=words, threads=counts, memory=words, missing=st.none() | words,
+        machine=words, threads=counts, others=measured, memory=words, missing=st.none() | words,
     ),
 }  # fmt: skip
 

@@ -20,6 +20,7 @@ from surgeon.report.sweep_html import embedded, render_sweep_html
 from surgeon.report.sweep_map import (
     BETTER,
     MIDDLE,
+    STOPPED,
     WORSE,
     block_maps,
     colour_reach,
@@ -31,7 +32,7 @@ from surgeon.report.sweep_map import (
     value_of,
 )
 from surgeon.report.sweep_svg import SHAPES
-from surgeon.report.sweep_tables import STOPPED, sweep_table
+from surgeon.report.sweep_tables import sweep_table
 from surgeon.sweeping.moves import Candidate, Repeat
 
 VOID = {"meta", "link", "input"}
@@ -478,10 +479,7 @@ def test_each_step_of_a_composition_stands_beside_its_held_out_verdict():
 @pytest.mark.parametrize("stopped", ["all documents", "settled", "undecidable", "time"])
 def test_every_reason_to_stop_is_said(stopped):
     result = sweeps.made(stopped=stopped)
-    assert STOPPED[stopped] in shown(result)
-    assert {"all documents": "of the documents that were planned"}.get(
-        stopped, STOPPED[stopped]
-    ) in render_sweep_html(result)
+    assert STOPPED[stopped] in shown(result) and STOPPED[stopped] in render_sweep_html(result)
 
 
 def test_hostile_names_are_text():
