@@ -35,7 +35,7 @@ COMMANDS = [
     "push",
     "env",
     "help",
-    "recipes",
+    "recipes", "sweep",
 ]
 
 
