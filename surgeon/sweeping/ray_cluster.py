@@ -8,6 +8,9 @@ This process alone writes the ledger. It claims a unit before it sends it, so th
 processes on the same ledger share the work, and sends one unit to a worker at a time: no
 more is lost with a worker, or computed for nothing after a stop.
 
+If the head of the cluster dies, Ray ends this process after a minute; a ledger given by
+name keeps what was measured, and the same command goes on from there.
+
 A worker has one thread. Rows are bit for bit those of a local run with one thread, and
 those of a local run with more threads but for the rounding of log-likelihoods.
 """
@@ -225,15 +228,18 @@ class RayExecutor:
 
     def _get(self, reference: Any) -> Any:
         """What a worker returned, or its error as if it had happened here."""
+        lost = self._ray.exceptions
         try:
             found = self._ray.get(reference)
-        except self._ray.exceptions.RayTaskError as error:
+        except (lost.RayTaskError, lost.RayActorError) as error:
             if "failed to import on the worker" in str(error):
                 raise SurgeonError(
                     f"a node of the cluster cannot import surgeon {__version__}",
                     hint="install the same version on every node",
                 ) from error
-            raise error.cause from error
+            if isinstance(error, lost.RayTaskError):
+                raise error.cause from error
+            raise
         if isinstance(found, Failed):
             raise found.error
         return found

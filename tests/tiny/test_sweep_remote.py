@@ -12,6 +12,7 @@ from surgeon.evals.stream import Drawn
 from surgeon.hub import resolve
 from surgeon.sweeping import ray_cluster
 from surgeon.sweeping.ledger import Ledger, Line, Row, Unit
+from surgeon.sweeping.measure import Measurements
 from surgeon.sweeping.remote import Answer, Errand, Failed, RemoteWorker, difference, total
 from surgeon.sweeping.work import Setting, Worker
 
@@ -227,8 +228,9 @@ def test_an_error_of_a_worker_is_raised_here(finish):
         finish(StubRay(lambda unit: TaskFailed()))
 
 
-def test_a_node_that_cannot_import_surgeon_is_named_as_such(finish):
-    stub = StubRay(rows_of, start=lambda: TaskFailed("The actor failed to import on the worker"))
+@pytest.mark.parametrize("kind", [TaskFailed, LostWorker])
+def test_a_node_that_cannot_import_surgeon_is_named_as_such(finish, kind):
+    stub = StubRay(rows_of, start=lambda: kind("The actor failed to import on the worker"))
     with pytest.raises(SurgeonError, match="cannot import surgeon"):
         finish(stub)
 
@@ -260,3 +262,21 @@ def test_a_connection_of_the_caller_is_left_open(finish):
     stub = StubRay(rows_of)
     finish(stub, ours=False)
     assert not stub.ended and stub.killed == stub.made
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_what_is_watched_does_not_depend_on_the_order_of_answers(inputs, tmp_path, order):
+    documents = [Drawn("cups", at) for at in range(150)]
+    seen = []
+
+    class Backwards:
+        def finish(self, ledger, units, stop):
+            for unit in units[::order]:
+                ledger.append(rows_of(unit).lines)
+                stop()
+
+    ledger = Ledger(tmp_path / "order.jsonl", inputs)
+    measurements = Measurements(ledger, Backwards(), depth=12)
+    assert measurements.finish([], documents, lambda done, total: bool(seen.append(done))) == 150
+    assert sorted(set(seen)) == [0, 64, 128, 150]
+    assert seen == sorted(seen)
