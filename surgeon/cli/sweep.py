@@ -64,11 +64,11 @@ def sweep(
         int, typer.Option("--blocks", min=1, help="Most blocks of a composition, with --beam.")
     ] = 3,
     against: Annotated[
-        str | None,
+        list[str] | None,
         typer.Option(
             "--against",
             metavar="FILE",
-            help="JSON of surgeon probe: compare its rankings; - is stdin.",
+            help="JSON of surgeon probe: compare its rankings; - is stdin; may be repeated.",
         ),
     ] = None,
     margin: Annotated[
@@ -122,7 +122,7 @@ def sweep(
     said = Output(as_json, quiet, verbose, not no_progress)
     wanted = None if every else options.size_range(sizes)
     repeats, budget = _times(times), options.byte_count(memory)
-    rankings = _rankings(against)
+    rankings = _rankings(against or [])
     from surgeon.checkpoint.store import Checkpoint
     from surgeon.hub import resolve
 
@@ -197,10 +197,12 @@ def _times(text: str) -> tuple[int, ...]:
     raise UsageError(f"--times `{text}` is not a number or a range", hint="2, or 2,3, or 1..4")
 
 
-def _rankings(against: str | None) -> "tuple[Ranking, ...]":
-    """The rankings of a probe."""
-    if against is None:
-        return ()
+def _rankings(files: list[str]) -> "list[Ranking]":
+    """The rankings of probes."""
     from surgeon.probing.result import ProbeResult
 
-    return ProbeResult.from_dict(options.read_json(against)).rankings
+    return [
+        ranking
+        for file in files
+        for ranking in ProbeResult.from_dict(options.read_json(file)).rankings
+    ]

@@ -12,7 +12,7 @@ from surgeon.block import Block
 from surgeon.evals.stream import Drawn, chunks
 from surgeon.sweeping.beam import confirm, confirmed_until, search
 from surgeon.sweeping.effects import Differences
-from surgeon.sweeping.measure import UNIT_DOCUMENTS, Measurements
+from surgeon.sweeping.measure import Measurements
 from surgeon.sweeping.moves import Candidate
 from surgeon.sweeping.race import Race
 from surgeon.sweeping.result import BeamStep, Effect, RaceSummary
@@ -90,10 +90,8 @@ class SweepRun:
 
         def seen(done: int, total: int) -> bool:
             nonlocal taken
-            # One look a unit, whether rows are measured now or were there: the same intervals.
-            for start in range(taken, done, UNIT_DOCUMENTS):
-                part = self.stream[start : min(done, start + UNIT_DOCUMENTS)]
-                self._take(family, everyone, part)
+            if done > taken:
+                self._take(family, everyone, self.stream[taken:done])
             taken = done
             self._tell(family, stage, done, total)
             return done > 0 and self._late()
