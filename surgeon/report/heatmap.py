@@ -311,8 +311,8 @@ def prediction_figure(result: SweepResult) -> "Figure":
 
 def _row_name(prediction: Prediction) -> str:
     gain = signed(prediction.predicted_difference)
-    best = f"best of {prediction.blocks} ranked: {prediction.best}"
-    return f"{prediction.scorer}  {prediction.predicted} ({gain})\n{best}"
+    ranked = f"ranked {prediction.blocks} of {prediction.blocks + prediction.unranked} blocks"
+    return f"{prediction.scorer}  {prediction.predicted} ({gain})\n{ranked}"
 
 
 def _outline(axes: Any, block: Any, **style: Any) -> None:

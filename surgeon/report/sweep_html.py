@@ -235,7 +235,7 @@ def prediction_rows(result: SweepResult) -> dict[str, Any]:
             "scorer": each.scorer,
             "predicted": str(each.predicted),
             "gain": signed(each.predicted_difference),
-            "best": f"{each.best} of {each.blocks}",
+            "ranked": f"{each.blocks} of {each.blocks + each.unranked}",
             "off": str(each.distance),
             "spearman": signed(each.spearman, 2),
             "interval": interval_text(each.spearman_interval, 2),
@@ -254,9 +254,9 @@ def prediction_rows(result: SweepResult) -> dict[str, Any]:
     caption = ""
     if result.predictions:
         caption = (
-            "Each over the blocks that the scorer ranked and this sweep measured. Intervals and "
-            "shares in brackets are of documents drawn again, at "
-            f"{percent(result.predictions[0].level)}."
+            f"The best block measured is {result.predictions[0].best}. Correlations are over the "
+            "blocks that a scorer ranked. Intervals and shares in brackets are of documents drawn "
+            f"again, at {percent(result.predictions[0].level)}."
         )
     return {"predictions": rows, "prediction_caption": caption}
 

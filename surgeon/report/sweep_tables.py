@@ -115,10 +115,9 @@ def _confirmed(step: "BeamStep") -> Text:
 
 
 def predictions_table(result: "SweepResult") -> Table:
-    """Each scorer's ranking against the measurement; in brackets what chance would give."""
+    """Each scorer's ranking against the measurement; last, what a random block would get."""
     table = plain_table(
-        "scorer", "first", "change", "best", "off", "Spearman", "hit", "within 2",
-        "regret (by chance)",
+        "scorer", "first", "change", "ranked", "off", "Spearman", "hit", "within 2", "regret",
         numbers=("change", "off"),
     )  # fmt: skip
     for each in result.predictions:
@@ -126,20 +125,25 @@ def predictions_table(result: "SweepResult") -> Table:
             Text(each.scorer),
             str(each.predicted),
             _number(each.predicted_difference, "+.3f"),
-            f"{each.best} of {each.blocks}",
+            f"{each.blocks} of {each.blocks + each.unranked}",
             str(each.distance),
             f"{_number(each.spearman, '+.2f')}, {_span(each.spearman_interval, '+.2f')}",
-            _happened(each.hit, each.hit_share, each.chance_hit),
-            _happened(each.within_two, each.within_two_share, each.chance_within_two),
-            f"{_number(each.regret, '.3f')}, {_span(each.regret_interval, '.3f')} "
-            f"({_number(each.chance_regret, '.3f')})",
+            _happened(each.hit, each.hit_share),
+            _happened(each.within_two, each.within_two_share),
+            f"{_number(each.regret, '.3f')}, {_span(each.regret_interval, '.3f')}",
             style="bold" if each.hit else None,
         )
+    chance = result.predictions[0]
+    table.add_row(
+        "a random block", "", _number(chance.best_difference - chance.chance_regret, "+.3f"), "",
+        "", "+0.00", f"{chance.chance_hit:.0%}", f"{chance.chance_within_two:.0%}",
+        _number(chance.chance_regret, ".3f"), style="dim",
+    )  # fmt: skip
     return table
 
 
-def _happened(happened: bool, share: float, chance: float) -> str:
-    return f"{'yes' if happened else 'no'} {share:.0%} ({chance:.0%})"
+def _happened(happened: bool, share: float) -> str:
+    return f"{'yes' if happened else 'no'} {share:.0%}"
 
 
 def _conclusion(result: "SweepResult") -> Text:

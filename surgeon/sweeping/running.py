@@ -164,6 +164,7 @@ class SweepRun:
             if len(part) < len(chunk):
                 self.stopped = "time"
                 break
+        self.report(f"race of {count} plans", self.documents, self.documents)
         leader = race.leader()
         settled = leader is None or leader.settled
         return RaceSummary(

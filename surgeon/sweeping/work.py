@@ -84,7 +84,6 @@ class Setting:
             ],
             "device": self.device.partition(":")[0],
             "dtype": self.dtype,
-            "memory": self.memory,
             "versions": versions(),
         }
 

@@ -76,7 +76,7 @@ def test_quiet_prints_the_winner_and_the_table_names_chance(swept, surgeon):
     told = surgeon(
         "sweep", "demo:planted", *FAST, "--against", folder.parent / "probe.json", "--out", folder
     )
-    assert "regret (by chance)" in told.stdout and "winner   4:8" in told.stdout
+    assert "a random block" in told.stdout and "winner   4:8" in told.stdout
     assert "0 evaluations" in told.stdout
 
 

@@ -326,17 +326,17 @@ def test_predictions_stand_beside_chance():
             assert ticks[at] == getattr(each, value)
 
 
-def test_each_scorer_is_held_against_the_best_of_what_it_ranked():
-    few = sweeps.prediction("stability", Block(5, 8), 0.06, 0.4, blocks=15, best=Block(5, 8))
+def test_each_scorer_says_how_many_blocks_it_ranked():
+    few = sweeps.prediction("stability", Block(5, 8), 0.06, 0.4, blocks=15, unranked=12)
     result = sweeps.made(predicted=False).model_copy(
         update={"predictions": (sweeps.predictions()[0], few)}
     )
     names = [t.get_text() for t in heatmap.prediction_figure(result).axes[0].get_yticklabels()]
-    assert any("best of 27 ranked: 4:8" in name for name in names)
-    assert any("best of 15 ranked: 5:8" in name for name in names)
-    assert "4:8 of 27" in shown(result) and "5:8 of 15" in shown(result)
+    assert any("ranked 27 of 27" in name for name in names)
+    assert any("ranked 15 of 27" in name for name in names)
+    assert "27 of 27" in shown(result) and "15 of 27" in shown(result)
     said = render_sweep_html(result)
-    assert "4:8 of 27" in said and "5:8 of 15" in said
+    assert "27 of 27" in said and "15 of 27" in said and "measured is 4:8" in said
 
 
 def test_files_are_those_with_something_to_show(tmp_path):
@@ -537,7 +537,9 @@ def test_the_table_shows_the_first_the_winner_and_the_front():
 
 def test_predictions_in_the_table_stand_beside_chance():
     line = next(x for x in shown(sweeps.made()).splitlines() if x.startswith("consensus"))
-    assert "+0.81, +0.61 to +0.96" in line and "yes 80% (4%)" in line and "(0.160)" in line
+    assert "+0.81, +0.61 to +0.96" in line and "yes 80%" in line
+    chance = next(x for x in shown(sweeps.made()).splitlines() if x.startswith("a random block"))
+    assert " 4% " in chance and chance.rstrip().endswith("0.160")
 
 
 def test_a_plain_sweep_has_no_empty_parts():
