@@ -18,7 +18,7 @@ CandidateArgument = Annotated[
     str,
     typer.Argument(
         metavar="CANDIDATE",
-        help="What to compare with it; a folder or owner/name[@revision].",
+        help="What to compare with it; a folder or owner/name\\[@revision].",
         show_default=False,
         autocompletion=complete.models,
     ),

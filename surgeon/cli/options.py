@@ -15,7 +15,7 @@ ModelArgument = Annotated[
     str,
     typer.Argument(
         metavar="MODEL",
-        help="A folder, owner/name[@revision] on the Hub, or demo:planted / demo:control.",
+        help="A folder, owner/name\\[@revision] on the Hub, or demo:planted / demo:control.",
         show_default=False,
         autocompletion=complete.models,
     ),

@@ -39,7 +39,7 @@ def test_the_commands_do_what_they_say(tmp_path, monkeypatch, surgeon):
             args = shlex.split(part)[1:]
             if args[0] == "duplicate" and Path("upgraded").exists():
                 args.append("--force")
-            small = SMALL if args[0] == "run" else ()
+            small = {"run": SMALL, "sweep": ("--limit", "100")}.get(args[0], ())
             done = surgeon(*args, *small, stdin=piped)
             assert done.exit_code == 0, (line, done.stderr)
             piped = done.stdout
