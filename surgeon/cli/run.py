@@ -57,7 +57,9 @@ def run(
     dry_run: options.DryRun = False,
     device: Annotated[
         str | None,
-        typer.Option("--device", help="auto, cpu, cuda or cuda:N.", autocompletion=complete.devices),
+        typer.Option(
+            "--device", help="auto, cpu, cuda or cuda:N.", autocompletion=complete.devices
+        ),
     ] = None,
     seed: Annotated[int | None, typer.Option("--seed", help="Seed of random choices.")] = None,
     offline: options.Offline = False,
