@@ -37,6 +37,11 @@ Watch = Callable[[str], None]
 
 DOCUMENTS = 500
 
+WEIGHTED = (
+    "the probe's rankings weight the bets of the race; a comparison with them needs every block "
+    "on every document, so run the sweep without --race"
+)
+
 
 def sweep(
     model: Path | str,
@@ -116,16 +121,9 @@ def sweep(
     checkpoint = Checkpoint.open(Path(model))
     notes = refuse_large(checkpoint)
     candidates = grid(checkpoint.depth, sizes, times, each)
-    if documents < 1 or beam < 0 or blocks < 1 or not 0 < alpha < 1 or not 0 < margin < 1:
-        raise UsageError(
-            f"documents {documents}, beam {beam}, blocks {blocks}, alpha {alpha}, margin {margin}: "
-            "expected positive numbers, alpha and margin below 1"
-        )
-    for ranking in against:
-        if ranking.depth != checkpoint.depth:
-            raise UsageError(
-                f"the probe is of {ranking.depth} layers, the model has {checkpoint.depth}"
-            )
+    _require_counts(documents, beam, blocks)
+    _require_shares(alpha=alpha, margin=margin)
+    _require_depth(against, checkpoint.depth)
     where = choose_device(device).value
     setting = Setting(
         model=str(Path(model).resolve()),
@@ -162,13 +160,9 @@ def sweep(
         held, unheld = ([], []) if race else _predict(run, against)
         notes += unheld
         if race and against:
-            notes.append(
-                "the probe's rankings weight the bets of the race; a comparison with them needs "
-                "every block on every document, so run the sweep without --race"
-            )
+            notes.append(WEIGHTED)
         if book.broken:
             notes.append(f"{book.broken} broken lines of the ledger were left out")
-        cost = executor.cost
         return SweepResult(
             model=name or str(model),
             depth=checkpoint.depth,
@@ -192,20 +186,44 @@ def sweep(
             race=summary,
             beam=tuple(steps),
             predictions=tuple(held),
-            cost=SweepCost(
-                evaluations=executor.evaluations,
-                reused=max(0, run.measurements.asked - executor.evaluations),
-                layer_forwards=cost.layer_forwards,
-                layer_forwards_alone=cost.layer_forwards_alone,
-                layer_tokens=cost.layer_tokens,
-                layer_tokens_alone=cost.layer_tokens_alone,
-                seconds=time.monotonic() - started,
-                workers=executor.workers,
-            ),
+            cost=_cost(executor, run.measurements.asked, started),
             inputs=book.key,
             ledger=str(ledger) if ledger else None,
             notes=(*notes, *executor.notes),
         )
+
+
+def _require_counts(documents: int, beam: int, blocks: int) -> None:
+    if documents < 1 or beam < 0 or blocks < 1:
+        raise UsageError(
+            f"documents {documents}, beam {beam}, blocks {blocks}: expected at least 1, 0 and 1"
+        )
+
+
+def _require_shares(**shares: float) -> None:
+    for name, share in shares.items():
+        if not 0 < share < 1:
+            raise UsageError(f"{name} is {share}, expected a number between 0 and 1")
+
+
+def _require_depth(rankings: Sequence[Ranking], depth: int) -> None:
+    for ranking in rankings:
+        if ranking.depth != depth:
+            raise UsageError(f"the probe is of {ranking.depth} layers, the model has {depth}")
+
+
+def _cost(executor: Executor, asked: int, started: float) -> SweepCost:
+    spent = executor.cost
+    return SweepCost(
+        evaluations=executor.evaluations,
+        reused=max(0, asked - executor.evaluations),
+        layer_forwards=spent.layer_forwards,
+        layer_forwards_alone=spent.layer_forwards_alone,
+        layer_tokens=spent.layer_tokens,
+        layer_tokens_alone=spent.layer_tokens_alone,
+        seconds=time.monotonic() - started,
+        workers=executor.workers,
+    )
 
 
 def _predict(run: SweepRun, rankings: Sequence[Ranking]) -> tuple[list[Prediction], list[str]]:

@@ -112,7 +112,9 @@ def examples():
 
 
 def settings(line):
-    """What makes a run of a recipe take seconds."""
+    """What makes a run of a recipe, or a sweep, take seconds."""
+    if "surgeon sweep" in line:
+        return "--limit 64"
     return " ".join(map(repr, SMALL)) if "surgeon run" in line else ""
 
 

@@ -81,8 +81,13 @@ def test_the_run_wrote_all_three(records):
 
 
 def test_the_files_of_a_run_are_those_that_help_lists(records):
-    lines = TOPICS["files"].splitlines()[2:]
-    listed = {line.split()[0].rstrip("/") for line in lines if line[:1].isalpha()} - {"A"}
+    runs, sweeps = TOPICS["files"].split("Files of a sweep")
+    assert all(name in sweeps for name in ("sweep.json ", "sweep.jsonl", "sweep.html"))
+    lines = runs.splitlines()[2:]
+    listed = {line.split()[0].rstrip("/") for line in lines if line[:1].isalpha()} - {
+        "A",
+        "sweep.*",
+    }
     assert listed == {path.name for path in records.folder.iterdir()}
 
 
