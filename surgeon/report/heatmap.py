@@ -222,9 +222,10 @@ def pareto_figure(result: SweepResult) -> "Figure":
     floor = -1.1 * colour_reach(effects, "score")
     axes.axhline(0, color=INK, linewidth=0.8, zorder=1, label="base")
     _pale(axes, others, floor, intervals=len(effects) <= FEW)
+    named = f"Pareto front, {percent(result.level)} intervals" if best else "_nothing gains"
     axes.plot(
         [e.added for e in best], [e.difference for e in best], "-o", color=BETTER, linewidth=1.8,
-        markersize=6, zorder=4, label=f"Pareto front, {percent(result.level)} intervals",
+        markersize=6, zorder=4, label=named,
     )  # fmt: skip
     for effect in best:
         axes.plot([effect.added] * 2, effect.interval, color=BETTER, linewidth=2.2, zorder=3)
@@ -241,7 +242,7 @@ def pareto_figure(result: SweepResult) -> "Figure":
     axes.margins(x=0.08)
     axes.set_xlabel("added layers", fontsize=9, color=MUTED)
     axes.set_ylabel(WORDS["score"][0], fontsize=9, color=MUTED)
-    axes.legend(fontsize=8, frameon=False, loc="best", labelcolor=INK)
+    figure.legend(fontsize=8, frameon=False, loc="outside lower center", ncols=4, labelcolor=INK)
     _quiet(axes)
     title = f"{Path(result.model).name}: gain against added layers\n{measured_line(result)}"
     axes.set_title(_plain(title), fontsize=10, loc="left", color=INK)

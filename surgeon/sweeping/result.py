@@ -18,8 +18,8 @@ class Effect(Record):
     right answer per document. The intervals of `difference` hold for all candidates together
     and at every moment; those of `gold_difference` hold for all candidates together at the
     number of documents where they stand (see `sweeping/effects.py`). `dropped` says why a
-    race stopped measuring it; None if it was measured to the end. `pareto`: no other
-    candidate gains as much with fewer layers, or more with as many.
+    race stopped measuring it; None if it was measured to the end. `pareto`: it gains, and no
+    other candidate gains as much with fewer layers, or more with as many.
     """
 
     candidate: Candidate

@@ -275,7 +275,13 @@ class SweepRun:
         ]
         found.sort(key=lambda e: (e.dropped is not None, not e.n, -e.difference, e.added))
         return tuple(
-            effect.model_copy(update={"pareto": not any(_dominates(o, effect) for o in found)})
+            effect.model_copy(
+                update={
+                    # The base gains nothing and adds nothing: it stands on the front too.
+                    "pareto": effect.difference > 0
+                    and not any(_dominates(other, effect) for other in found)
+                }
+            )
             for effect in found
         )
 

@@ -84,7 +84,18 @@ def test_the_planted_block_wins_and_everything_is_counted(swept):
         assert effect.gold_difference == pytest.approx(
             np.mean([row[1] for row in own]) - result.base_gold
         )
-    assert [e.label for e in result.effects if e.pareto]
+    front = {
+        one.label
+        for one in result.effects
+        if one.difference > 0
+        and not any(
+            (other.difference, -other.added) != (one.difference, -one.added)
+            and other.difference >= one.difference
+            and other.added <= one.added
+            for other in result.effects
+        )
+    }
+    assert {effect.label for effect in result.effects if effect.pareto} == front != set()
 
 
 def test_a_finished_ledger_answers_without_the_model(swept, monkeypatch):
