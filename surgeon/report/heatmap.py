@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from surgeon.errors import SurgeonError
+from surgeon.report.canvas import figure_class, quiet
 from surgeon.report.sweep_map import (
     BETTER,
     MIDDLE,
@@ -60,7 +61,7 @@ def save_sweep_plots(result: SweepResult, folder: Path) -> list[Path]:
     Raises:
         SurgeonError: matplotlib is not installed, or a file cannot be written.
     """
-    _matplotlib()
+    figure_class()
     figures = {}
     if block_maps(result):
         figures["sweep_heat.png"] = heat_figure(result)
@@ -91,7 +92,7 @@ def heat_figure(result: SweepResult) -> "Figure":
     # room for titles and legend.
     side = 5.8 if len(maps) < 3 else 4.8
     size = 2.3 * side, side * len(maps) - 0.2 + 0.2 * math.ceil(len(handles) / 3)
-    figure = _matplotlib()(figsize=size, layout="compressed")
+    figure = figure_class()(figsize=size, layout="compressed")
     grid = figure.subplots(len(maps), 2, squeeze=False)
     quantities: tuple[Quantity, Quantity] = ("score", "gold")
     for row, each in zip(grid, maps, strict=True):
@@ -150,7 +151,7 @@ def _map_axes(axes: Any, block_map: BlockMap, quantity: Quantity) -> None:
     axes.set_ylabel("end of the block (layer after its last)", fontsize=9, color=MUTED)
     title = f"{block_map.title}\n{WORDS[quantity][0]}"
     axes.set_title(title, fontsize=9.5, loc="left", color=INK)
-    _quiet(axes)
+    quiet(axes, MUTED)
 
 
 def _share_colours(
@@ -215,7 +216,7 @@ def _wrapped(names: Sequence[str]) -> str:
 
 def pareto_figure(result: SweepResult) -> "Figure":
     """Gain against added layers: the front connected, with intervals; the others pale."""
-    figure = _matplotlib()(figsize=(8, 4.6), layout="constrained")
+    figure = figure_class()(figsize=(8, 4.6), layout="constrained")
     axes = figure.subplots()
     effects = [effect for effect in result.effects if math.isfinite(effect.difference)]
     best, others = front(result), [effect for effect in effects if not effect.pareto]
@@ -243,7 +244,7 @@ def pareto_figure(result: SweepResult) -> "Figure":
     axes.set_xlabel("added layers", fontsize=9, color=MUTED)
     axes.set_ylabel(WORDS["score"][0], fontsize=9, color=MUTED)
     figure.legend(fontsize=8, frameon=False, loc="outside lower center", ncols=4, labelcolor=INK)
-    _quiet(axes)
+    quiet(axes, MUTED)
     title = f"{Path(result.model).name}: gain against added layers\n{measured_line(result)}"
     axes.set_title(_plain(title), fontsize=10, loc="left", color=INK)
     return figure
@@ -274,7 +275,7 @@ def _pale(axes: Any, effects: Sequence[Effect], floor: float, intervals: bool) -
 def prediction_figure(result: SweepResult) -> "Figure":
     """Each scorer against the measurement: rank correlation, hits, regret, with chance."""
     predictions = result.predictions
-    figure = _matplotlib()(figsize=(12, 1.9 + 0.42 * len(predictions)), layout="constrained")
+    figure = figure_class()(figsize=(12, 1.9 + 0.42 * len(predictions)), layout="constrained")
     left, middle, right = figure.subplots(1, 3, sharey=True, width_ratios=[1.2, 1, 1])
     rows = list(reversed(list(enumerate(reversed(predictions)))))
     for at, each in rows:
@@ -304,7 +305,7 @@ def prediction_figure(result: SweepResult) -> "Figure":
         axes.grid(axis="x", color="#eeeeee", linewidth=0.8)
         axes.set_axisbelow(True)
         axes.locator_params(axis="x", nbins=6)
-        _quiet(axes)
+        quiet(axes, MUTED)
     title = f"{Path(result.model).name}: prediction against measurement\n{measured_line(result)}"
     figure.suptitle(_plain(title), fontsize=10.5, color=INK)
     return figure
@@ -333,22 +334,3 @@ def _colours() -> Any:
 def _plain(text: str) -> str:
     """Text that matplotlib does not read as a formula."""
     return text.replace("$", r"\$")
-
-
-def _quiet(axes: Any) -> None:
-    axes.tick_params(labelsize=8, colors=MUTED, length=2)
-    for side in ("top", "right"):
-        axes.spines[side].set_visible(False)
-    for side in ("left", "bottom"):
-        axes.spines[side].set_color("#bbbbbb")
-
-
-def _matplotlib() -> type["Figure"]:
-    """The Figure class; no pyplot, so no window system and no global state."""
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise SurgeonError(
-            "matplotlib is not installed", hint="pip install 'surgeon[plots]'"
-        ) from error
-    return Figure

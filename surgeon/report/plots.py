@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from surgeon.errors import SurgeonError, UsageError
+from surgeon.report.canvas import figure_class, quiet
 from surgeon.score import Ranking
 from surgeon.stats import LayerStats
 
@@ -79,16 +80,15 @@ def check_plot_path(path: Path) -> None:
         raise UsageError(f"cannot plot to `{path}`; known: {', '.join(SUFFIXES)}")
     if not path.parent.is_dir():
         raise SurgeonError(f"cannot write `{path}`: no folder `{path.parent}`")
-    _matplotlib()
+    figure_class()
 
 
 def probe_figure(result: "ProbeResult") -> "Figure":
     """Curves of every measured statistic with the predicted blocks shaded, then score maps."""
-    figure_class = _matplotlib()
     curves = [name for name in CURVES if np.isfinite(result.stats.row(name)).any()]
     rankings = result.rankings
     rows_above, rows_below = -(-len(curves) // 2), -(-len(rankings) // 2)
-    figure = figure_class(
+    figure = figure_class()(
         figsize=(11, 2.0 * rows_above + 2.1 * rows_below + 1.0), layout="constrained"
     )
     grid = figure.add_gridspec(
@@ -178,24 +178,8 @@ def draw_scores(figure: Any, axes: Any, ranking: Ranking) -> None:
 
 
 def _quiet(axes: Any, depth: int) -> None:
-    step = max(1, depth // 12)
-    axes.set_xticks(range(0, depth, step))
-    axes.tick_params(labelsize=8, colors=MUTED, length=2)
-    for side in ("top", "right"):
-        axes.spines[side].set_visible(False)
-    for side in ("left", "bottom"):
-        axes.spines[side].set_color("#bbbbbb")
-
-
-def _matplotlib() -> type["Figure"]:
-    """The Figure class; no pyplot, so no window system and no global state."""
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise SurgeonError(
-            "matplotlib is not installed", hint="pip install 'surgeon[plots]'"
-        ) from error
-    return Figure
+    axes.set_xticks(range(0, depth, max(1, depth // 12)))
+    quiet(axes, MUTED)
 
 
 def figure_data_uri(figure: "Figure") -> str:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from surgeon.errors import SurgeonError
+from surgeon.report.canvas import figure_class
 
 if TYPE_CHECKING:
     from surgeon.evals.result import CheckResult
@@ -21,15 +22,7 @@ COLOUR = {
 
 
 def _figure(width: float, height: float) -> Any:
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise SurgeonError(
-            "figures need matplotlib, which is not installed",
-            hint="install the extra: pip install 'surgeon[plots]'",
-        ) from error
-    # A bare Figure draws without pyplot, so no display and no global state are touched.
-    return Figure(figsize=(width, height), layout="constrained")
+    return figure_class()(figsize=(width, height), layout="constrained")
 
 
 def forest_plot(result: "CheckResult") -> Any:

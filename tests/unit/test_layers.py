@@ -31,7 +31,7 @@ NO_TORCH = {
 ONLY = {
     "lm_eval": {"evals/harness.py"},
     "huggingface_hub": {"hub.py", "report/card.py"},
-    "matplotlib": {"report/plots.py", "report/plots_check.py", "report/heatmap.py"},
+    "matplotlib": {f"report/{name}.py" for name in ("canvas", "plots", "plots_check", "heatmap")},
     "ray": {"sweeping/ray_connection.py"},
 }
 
