@@ -12,13 +12,16 @@ from surgeon.block import Block
 from surgeon.errors import SurgeonError, UsageError
 from surgeon.evals.backends import PlainBackend
 from surgeon.evals.harness import build, lm_of, load_tasks
+from surgeon.evals.stream import draw
 from surgeon.hub import DEMO
 from surgeon.models import load_model, load_tokenizer
 from surgeon.probing.engine import probe
 from surgeon.probing.prompts import load_prompts
+from surgeon.sweeping.ledger import Unit
 from surgeon.sweeping.moves import Candidate, grid
 from surgeon.sweeping.prediction import predictions
 from surgeon.sweeping.sweep import sweep
+from surgeon.sweeping.work import Setting, Worker
 
 PLANTED = DEMO / "planted"
 DEPTH = 12
@@ -49,6 +52,25 @@ def swept(tmp_path_factory):
     path = tmp_path_factory.mktemp("sweep") / "sweep.jsonl"
     result = sweep(PLANTED, ["cups"], documents=128, ledger=path, dtype="float32")
     return result, path
+
+
+@pytest.mark.slow
+def test_every_row_is_that_of_a_model_saved_loaded_and_scored_alone(swept, tmp_path):
+    """To the last bit: sharing layers with other plans changes nothing."""
+    _, path = swept
+    shared = Worker(Setting(str(PLANTED), ("cups",), "select", "cpu", "float32", 2**30))
+    tasks = list(shared.tasks.values())
+    documents = tuple(draw(tasks, {"cups": 1.0}, 0)[:64])
+    rows, compared = lines_of(path), 0
+    for at, candidate in enumerate([Candidate(), *grid(DEPTH, [3, 4, 5])]):
+        plan = candidate.plan(DEPTH)
+        folder = save_plan(PLANTED, plan, tmp_path / str(at))
+        alone = Worker(Setting(str(folder), ("cups",), "select", "cpu", "float32", 2**30), tasks)
+        for line in alone.answer(Unit((":",), documents)):
+            for document, row in zip(line.documents, line.rows, strict=True):
+                assert rows[str(plan), document] == tuple(row), (str(candidate), document)
+                compared += 1
+    assert compared == 28 * 64
 
 
 @pytest.mark.slow
@@ -189,6 +211,7 @@ MEMORY = """
 import resource, sys
 from surgeon.hub import DEMO
 from surgeon.sweeping.sweep import sweep
+from surgeon.sweeping.work import Setting, Worker
 peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 budget = int(sys.argv[1]) * 2**20
 sweep(DEMO / "planted", ["cups"], sizes=[4], documents=2, memory=2**20)
