@@ -155,11 +155,23 @@ def select(
         if ahead.verdict.difference <= best.verdict.difference:
             break
         best = ahead
+    return conclude(tried, mode="measured", task=task, min_gain=min_gain)
+
+
+def conclude(tried: Sequence[Tried], *, mode: str, task: str, min_gain: float) -> Selection:
+    """The best of the measured blocks, if it gained enough.
+
+    Args:
+        tried: every measured block; at least one.
+        mode: how they came to be measured, for the record.
+        task: name of the task measured on, for the record.
+        min_gain: difference in score below which nothing has won.
+    """
     best = _best(tried)
     gain = best.verdict.difference
     won = gain >= min_gain and gain > 0
     return Selection(
-        mode="measured",
+        mode=mode,
         task=task,
         n=best.verdict.n,
         base=best.verdict.base,

@@ -5,22 +5,18 @@ light or dark theme of the reader.
 """
 
 import math
-from pathlib import Path
 from typing import Any
-
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from surgeon.checkpoint.manifest import Manifest
 from surgeon.paired import Verdict
 from surgeon.report import svg
 from surgeon.report.costs import cost_method, cost_rows
 from surgeon.report.flips import flipped
+from surgeon.report.page import asset, template
 from surgeon.report.records import RunRecords, layers_in_words, model_reference
 from surgeon.report.sweep_html import prediction_rows
 from surgeon.report.verdicts import STOPPED, evidence
 from surgeon.version import __version__
-
-TEMPLATES = Path(__file__).parent / "templates"
 
 STATISTICS = {
     "representation_change": "length of the change a layer makes to its mean input",
@@ -36,19 +32,12 @@ STATISTICS = {
 
 def render_html(records: RunRecords) -> str:
     """The page of a run."""
-    environment = Environment(
-        loader=FileSystemLoader(TEMPLATES),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     # The style sheet is this package's own file, and the figures are built by `svg`, which
     # escapes what it is given; everything else is escaped by the template.
     from markupsafe import Markup  # jinja2 brings it
 
     context = {
-        "css": Markup((TEMPLATES / "report.css").read_text(encoding="utf-8")),
+        "css": Markup(asset("report.css")),
         "version": __version__,
         **_head(records),
         **_map(records),
@@ -67,7 +56,7 @@ def render_html(records: RunRecords) -> str:
         for row in context[rows]:
             row[key] = Markup(row[key])
     context["sections"] = _sections(context)
-    return environment.get_template("report.html.j2").render(context)
+    return template("report.html.j2").render(context)
 
 
 def _sections(context: dict[str, Any]) -> list[tuple[str, str]]:

@@ -13,11 +13,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup  # jinja2 brings it
 
 from surgeon.paired import Verdict
 from surgeon.report import svg
+from surgeon.report.page import asset, template
 from surgeon.report.sweep_map import (
     STOPPED,
     WORDS,
@@ -38,8 +38,6 @@ from surgeon.report.verdicts import evidence
 from surgeon.sweeping.result import Effect, Prediction, SweepResult
 from surgeon.version import __version__
 
-TEMPLATES = Path(__file__).parent / "templates"
-
 DETAILS = (
     "candidate", "layers", "score", "difference", "interval", "gold, nats", "gold interval",
     "documents", "won / lost", "put first by", "race",
@@ -52,17 +50,8 @@ BARS = 200
 
 def render_sweep_html(result: SweepResult) -> str:
     """The page of a sweep; it depends on the record alone."""
-    environment = Environment(
-        loader=FileSystemLoader(TEMPLATES),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    script = (TEMPLATES / "sweep.js").read_text(encoding="utf-8")
-    styles = [
-        (TEMPLATES / name).read_text(encoding="utf-8") for name in ("report.css", "sweep.css")
-    ]
+    script = asset("sweep.js")
+    styles = [asset(name) for name in ("report.css", "sweep.css")]
     details = [_details(effect, result.predictions) for effect in result.effects]
     best = next(at for at, e in enumerate(result.effects) if e.label == result.best.label)
     context = {
@@ -81,7 +70,7 @@ def render_sweep_html(result: SweepResult) -> str:
         "facts": _facts(result),
         "provenance": _provenance(result),
     }
-    return environment.get_template("sweep.html.j2").render(context)
+    return template("sweep.html.j2").render(context)
 
 
 def embedded(data: Any) -> Markup:

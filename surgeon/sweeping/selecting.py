@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from surgeon.paired import Conclusion, Verdict
 from surgeon.score import Ranking
-from surgeon.selection import Selection, Tried
+from surgeon.selection import Selection, Tried, conclude
 from surgeon.sweeping.result import Effect, SweepResult
 
 
@@ -27,24 +27,7 @@ def selection_from(swept: SweepResult, rankings: Sequence[Ranking], min_gain: fl
         for effect in swept.effects
         if effect.block is not None
     ]
-    best = tried[0]
-    gain = best.verdict.difference
-    won = gain >= min_gain and gain > 0
-    return Selection(
-        mode="swept",
-        task=", ".join(swept.tasks),
-        n=best.verdict.n,
-        base=swept.base,
-        tried=tuple(tried),
-        winner=best.block if won else None,
-        origin=best.origin if won else None,
-        reason=(
-            f"best of all {len(tried)} blocks: {gain:+.3f} on {best.verdict.n} documents"
-            if won
-            else f"none of all {len(tried)} blocks gained {min_gain:.3f}; "
-            f"the best, {best.block}, changed the score by {gain:+.3f}"
-        ),
-    )
+    return conclude(tried, mode="swept", task=", ".join(swept.tasks), min_gain=min_gain)
 
 
 def _origins(rankings: Sequence[Ranking]) -> dict[str, str]:
@@ -70,7 +53,7 @@ def _verdict(swept: SweepResult, effect: Effect) -> Verdict:
     return Verdict(
         verdict=conclusion,
         n=effect.n,
-        base=effect.score - effect.difference,
+        base=swept.base,
         candidate=effect.score,
         difference=effect.difference,
         interval=effect.interval,
